@@ -7,10 +7,12 @@ asks for it.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,13 @@ for name in [*os.environ]:
     if name.startswith(("PREFECT_", "LANGSMITH_", "LANGCHAIN_", "LANGGRAPH_")):
         del os.environ[name]
 
+# Prefect sends its last logs and events from exit handlers of its own. What is registered before its
+# import runs after them, so the server is still there.
+_AT_EXIT = ExitStack()
+atexit.register(_AT_EXIT.close)
+
 _HOME = Path(tempfile.mkdtemp(prefix="prefect-langgraph-tests-"))
+_AT_EXIT.callback(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ["PREFECT_HOME"] = str(_HOME)
 os.environ["DO_NOT_TRACK"] = "1"
 
@@ -36,19 +44,14 @@ from prefect_langgraph.testing import (  # noqa: E402
 )
 
 _RESERVED, _PREFECT_PORT = reserve_port()
+_AT_EXIT.enter_context(_RESERVED)
 os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{_PREFECT_PORT}/api"
 
 
-def pytest_unconfigure() -> None:
-    _RESERVED.close()
-    shutil.rmtree(_HOME, ignore_errors=True)
-
-
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[PrefectServer]:
+def prefect_server() -> PrefectServer:
     """A Prefect server of this session's own; this process and its children already point at it."""
-    with run_prefect_server(home=_HOME / "server", port=_PREFECT_PORT) as server:
-        yield server
+    return _AT_EXIT.enter_context(run_prefect_server(port=_PREFECT_PORT))
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +59,18 @@ def langgraph_server() -> Iterator[LangGraphServer]:
     """The LangGraph server of `examples/agent`, shared by all tests that leave it clean enough."""
     with run_langgraph_server(AGENT, jobs=20) as server:
         yield server
+
+
+class _Ran:
+    count = 0
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and not report.skipped:
+        _Ran.count += 1
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    # pytest is content when it skips every test; a run that tested nothing is a failure here.
+    if exitstatus == pytest.ExitCode.OK and not _Ran.count and not session.config.option.collectonly:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

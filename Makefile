@@ -1,0 +1,61 @@
+# `make demo` and `make test` need Python 3.11 or newer and make; they set up .venv by themselves.
+# More arguments for pytest: make test ARGS="tests/unit -k headers"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+ARGS ?=
+IN_VENV := $(abspath $(VENV))/bin
+SOURCES := core blocks tasks flows tests examples benchmarks
+
+# The make that is interrupted passes the signal on; servers end with the Python that started them.
+export PYTHONUNBUFFERED := 1
+# The machine's own installation must not leak into the checks.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help demo test lint format types install clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: install ## Run agents on an embedded LangGraph server and an embedded Prefect, and show what became of them
+	@echo "make demo: running examples/demo.py"
+	@exec $(IN_VENV)/python examples/demo.py
+
+test: install ## Run the tests, against real servers on free ports
+	@echo "make test: running pytest"
+	@exec $(IN_VENV)/python -m pytest $(ARGS)
+
+lint: install ## Check style and format with ruff
+	@echo "make lint: ruff check, ruff format --check"
+	@$(IN_VENV)/ruff check $(SOURCES)
+	@$(IN_VENV)/ruff format --check $(SOURCES)
+
+format: install ## Put the code into ruff's format
+	@$(IN_VENV)/ruff check --fix $(SOURCES) || true
+	@$(IN_VENV)/ruff format $(SOURCES)
+
+# A wheel, away from the root: what users get, py.typed included, and no folder of ours in sight.
+types: install ## Check the types of the built wheel with mypy --strict
+	@echo "make types: building the wheel, mypy --strict"
+	@$(IN_VENV)/python tests/packaging/check_types.py
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "make: setting up $(VENV); the first time takes a few minutes"
+	@for python in python3.11 python3.12 python3.13 python3 python; do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  then found=$$python; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then echo "make: needs Python 3.11 or newer, with venv" >&2; exit 1; fi; \
+	if [ ! -x $(IN_VENV)/python ]; then echo "make: $$found -m venv $(VENV)"; $$found -m venv $(VENV); fi
+	@echo "make: pip install -e .[dev] -c constraints.txt"
+	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean: ## Remove .venv and everything that was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
