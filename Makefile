@@ -9,7 +9,8 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 ARGS ?=
 IN_VENV := $(abspath $(VENV))/bin
-SOURCES := core blocks tasks flows tests examples benchmarks
+# Git keeps no empty folders, and ruff refuses what is not there.
+SOURCES := $(wildcard core blocks tasks flows tests examples benchmarks)
 
 # The make that is interrupted passes the signal on; servers end with the Python that started them.
 export PYTHONUNBUFFERED := 1
