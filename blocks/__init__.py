@@ -1,0 +1,1 @@
+"""Prefect blocks: how to reach a deployment, and an assistant of it."""

@@ -1,0 +1,182 @@
+"""A deployed assistant, as a Prefect job block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from prefect.blocks.abstract import JobBlock, JobRun
+from pydantic import Field
+
+from prefect_langgraph import _runs
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph._loop import io_loop
+from prefect_langgraph._start import RunRequest
+from prefect_langgraph.blocks.credentials import LangGraphCredentials, resolve, resolve_for
+from prefect_langgraph.models import RunHandle, RunResult
+
+
+class LangGraphRun(JobRun[Any]):
+    """A run that a `LangGraphAssistant` triggered.
+
+    Attributes:
+        handle: Where the run is. It may cross processes; this object should not.
+
+    Example:
+        >>> from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
+        >>> credentials = LangGraphCredentials.load("default")
+        >>> assistant = LangGraphAssistant(credentials=credentials, assistant_id="answer")
+        >>> run = assistant.trigger({"question": "What is 6 x 7?"})
+        >>> run.wait_for_completion()
+        >>> values = run.fetch_result()
+    """
+
+    def __init__(self, handle: RunHandle, credentials: LangGraphCredentials) -> None:
+        self.handle = handle
+        self._credentials = credentials
+        self._result: RunResult | None = None
+
+    def wait_for_completion(  # type: ignore[override]
+        self, max_wait_seconds: float | None = None
+    ) -> None:
+        """Wait until the run has ended, however it ended.
+
+        A cancelled caller cancels the run that it triggered. `await_for_completion` is the
+        asynchronous twin.
+
+        Args:
+            max_wait_seconds: Wall clock. None is unlimited. The run goes on when it has passed.
+
+        Raises:
+            JoinTimeoutError: `max_wait_seconds` passed.
+        """
+        self._result = io_loop().run(self._wait, max_wait_seconds)
+
+    async def await_for_completion(self, max_wait_seconds: float | None = None) -> None:
+        """Wait until the run has ended: the asynchronous twin of `wait_for_completion`."""
+        self._result = await io_loop().arun(self._wait, max_wait_seconds)
+
+    def fetch_result(self) -> Any:
+        """Return the run's values, waiting for its end if need be.
+
+        `afetch_result` is the asynchronous twin.
+
+        Raises:
+            RunError: The run did not succeed.
+        """
+        if self._result is None:
+            self.wait_for_completion()
+        return self._values()
+
+    async def afetch_result(self) -> Any:
+        """Return the run's values: the asynchronous twin of `fetch_result`."""
+        if self._result is None:
+            await self.await_for_completion()
+        return self._values()
+
+    def cancel(self) -> RunResult:
+        """Stop the run and report how it ended. `acancel` is the asynchronous twin."""
+        return io_loop().run(self._cancel)
+
+    async def acancel(self) -> RunResult:
+        """Stop the run: the asynchronous twin of `cancel`."""
+        return await io_loop().arun(self._cancel)
+
+    def _values(self) -> Any:
+        return self._result.raise_for_failure().values if self._result is not None else None
+
+    async def _context(self) -> _runs.Context:
+        connection = await resolve_for(self.handle.url, None, self._credentials)
+        return await _runs.context_of(connection)
+
+    async def _wait(self, max_wait_seconds: float | None) -> RunResult:
+        deadline = Deadline.after(max_wait_seconds)
+        context = await self._context()
+        result = await _runs.wait(
+            context, self.handle, deadline=deadline, on_timeout="leave", cancel_with_caller=True
+        )
+        await _runs.release(context, [result])
+        return result
+
+    async def _cancel(self) -> RunResult:
+        context = await self._context()
+        deadline = Deadline.after(_runs.CANCEL_SECONDS)
+        self._result = await _runs.cancel(context.deployment, self.handle, deadline=deadline)
+        await _runs.release(context, [self._result])
+        return self._result
+
+
+class LangGraphAssistant(JobBlock[Any]):
+    """A deployed assistant with the configuration that it is to run with.
+
+    Example:
+        >>> from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
+        >>> credentials = LangGraphCredentials.load("default")
+        >>> assistant = LangGraphAssistant(credentials=credentials, assistant_id="answer")
+        >>> values = assistant.trigger({"question": "What is 6 x 7?"}).fetch_result()
+    """
+
+    _block_type_name = "LangGraph Assistant"
+    _block_type_slug = "langgraph-assistant"
+    _logo_url = "https://avatars.githubusercontent.com/u/126733545"  # type: ignore[assignment]
+    _description = "An assistant of a LangGraph deployment, with its configuration."
+
+    credentials: LangGraphCredentials = Field(
+        title="Credentials", description="The deployment that the assistant is on."
+    )
+    assistant_id: str = Field(
+        title="Assistant",
+        description="The assistant's id, or a graph's name for its default assistant.",
+        min_length=1,
+    )
+    config: dict[str, Any] | None = Field(
+        default=None,
+        title="Config",
+        description="LangGraph config of every run: tags, recursion_limit, configurable.",
+    )
+    context: dict[str, Any] | None = Field(
+        default=None, title="Context", description="Static context of every run."
+    )
+    metadata: dict[str, Any] | None = Field(
+        default=None, title="Metadata", description="Metadata of every run."
+    )
+
+    def trigger(  # type: ignore[override]
+        self, input: Any = None, thread_id: str | UUID | None = None
+    ) -> LangGraphRun:
+        """Start a run.
+
+        Inside a flow a second attempt adopts the run of the first, unless that failed. `atrigger` is
+        the asynchronous twin.
+
+        Args:
+            input: The graph's input, as JSON.
+            thread_id: The thread, a UUID, or None for one that exists for this run.
+
+        Raises:
+            DeploymentError: The deployment refused the request or could not be asked.
+        """
+        return LangGraphRun(io_loop().run(self._start, input, thread_id), self.credentials)
+
+    async def atrigger(self, input: Any = None, thread_id: str | UUID | None = None) -> LangGraphRun:
+        """Start a run: the asynchronous twin of `trigger`."""
+        return LangGraphRun(await io_loop().arun(self._start, input, thread_id), self.credentials)
+
+    async def _start(self, input: Any, thread_id: str | UUID | None) -> RunHandle:
+        thread = _runs.check_thread_id(thread_id) if thread_id is not None else None
+        options: Mapping[str, Any] = {
+            "input": input,
+            "config": self.config,
+            "context": self.context,
+        }
+        request = RunRequest(
+            self.assistant_id,
+            payload={name: value for name, value in options.items() if value is not None},
+            metadata=self.metadata or {},
+        )
+        _runs.check_request(request)
+        context = await _runs.context_of(await resolve(self.credentials))
+        return await _runs.start(
+            context, request, operation="trigger", thread_id=thread, deadline=Deadline()
+        )

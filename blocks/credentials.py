@@ -1,0 +1,244 @@
+"""How to reach a LangGraph deployment, as a Prefect block."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, SecretStr, field_validator
+
+from prefect_langgraph._client import Connection
+from prefect_langgraph.errors import InvalidRequestError, LangGraphError
+from prefect_langgraph.headers import validate_headers
+from prefect_langgraph.models import OneValue
+
+DEFAULT_BLOCK = "default"
+_KEY_VARIABLES = ("LANGGRAPH_API_KEY", "LANGSMITH_API_KEY", "LANGCHAIN_API_KEY")
+_URL_VARIABLES = ("LANGGRAPH_API_URL", "LANGGRAPH_URL")
+# Long enough for a .map of thousands to ask Prefect once, short enough for a rotated key.
+_REMEMBER_SECONDS = 60.0
+
+
+class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
+    """Where a LangGraph deployment is, and the secrets it asks for.
+
+    Save one, and give tasks its name: a name maps without `unmapped`, works in other processes and
+    in hooks, and no secret travels with it. Keys are taken from the environment only by `from_env`.
+
+    Example:
+        >>> from prefect_langgraph import LangGraphCredentials
+        >>> block = LangGraphCredentials(url="http://localhost:2024", api_key="not-a-real-key")
+        >>> "not-a-real-key" in repr(block)
+        False
+    """
+
+    _block_type_name = "LangGraph Credentials"
+    _block_type_slug = "langgraph-credentials"
+    _logo_url = "https://avatars.githubusercontent.com/u/126733545"  # type: ignore[assignment]
+    _description = "Address and secrets of a LangGraph deployment (LangSmith or self-hosted)."
+
+    # What pydantic refuses may be a secret in the wrong field.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    url: str = Field(
+        title="URL",
+        description="Address of the LangGraph deployment, such as https://agents.example.com. "
+        "No user or password in it.",
+        examples=["http://localhost:2024"],
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        title="API key",
+        description="Sent as x-api-key. Leave empty for a server without keys.",
+    )
+    headers: dict[str, SecretStr] | None = Field(
+        default=None,
+        title="Headers",
+        description="Sent with every request; the values are secret. The API key has its own field.",
+    )
+    max_connections: int = Field(
+        default=32,
+        gt=0,
+        title="Maximum connections",
+        description="Size of the connection pool, which all runs of a process share.",
+    )
+    timeout_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        title="Request timeout",
+        description="Seconds that one request may be silent. Runs may take longer.",
+    )
+    patience_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        title="Patience",
+        description="Seconds that a call goes on while the deployment is not there or overloaded. "
+        "A wait for a run goes on until its own max_wait_seconds.",
+    )
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: SecretStr | str | None = None,
+        headers: dict[str, SecretStr] | dict[str, str] | None = None,
+        **data: Any,
+    ) -> None:
+        given = {"url": url, "api_key": api_key, "headers": headers}
+        super().__init__(**data, **{name: value for name, value in given.items() if value is not None})
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        # The value may hold a password, so no message shows it.
+        url = url.strip()
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            raise ValueError("the url cannot be read: give one like http://localhost:2024") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("the url must begin with http:// or https:// and name a host")
+        if "@" in parts.netloc:
+            raise ValueError("the url holds a user or a password: use api_key or headers instead")
+        if parts.query or parts.fragment:
+            raise ValueError("the url must not have a query or a fragment")
+        return url.rstrip("/")
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: dict[str, SecretStr] | None) -> dict[str, SecretStr] | None:
+        validate_headers(headers)
+        return headers
+
+    @classmethod
+    def from_env(cls, **fields: Any) -> Self:
+        """Build a block from the environment, for those who ask for it.
+
+        Reads the url from LANGGRAPH_API_URL or LANGGRAPH_URL, and the key from LANGGRAPH_API_KEY,
+        LANGSMITH_API_KEY or LANGCHAIN_API_KEY, the first that is set. Nothing is sent.
+
+        Args:
+            fields: Fields of the block; they win over the environment.
+
+        Raises:
+            InvalidRequestError: There is no url.
+
+        Example:
+            >>> import os
+            >>> os.environ["LANGGRAPH_API_URL"] = "http://localhost:2024"
+            >>> LangGraphCredentials.from_env().url
+            'http://localhost:2024'
+        """
+
+        def first(names: tuple[str, ...]) -> str | None:
+            return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+        found = {"url": first(_URL_VARIABLES), "api_key": first(_KEY_VARIABLES)}
+        merged = {**{name: value for name, value in found.items() if value}, **fields}
+        if "url" not in merged:
+            raise InvalidRequestError(
+                f"No url: set {' or '.join(_URL_VARIABLES)}, or give url= to from_env."
+            )
+        return cls(**merged)
+
+    @property
+    def saved_name(self) -> str | None:
+        """The name this block was saved or loaded under, or None."""
+        return self._block_document_name
+
+    def connection(self) -> Connection:
+        """The connection that tasks use. Its repr shows no secret."""
+        return Connection(
+            url=self.url,
+            api_key=self.api_key.get_secret_value() if self.api_key is not None else None,
+            headers=tuple(validate_headers(self.headers).items()),
+            name=self.saved_name,
+            max_connections=self.max_connections,
+            timeout_seconds=self.timeout_seconds,
+            patience_seconds=self.patience_seconds,
+        )
+
+    def get_client(self) -> LangGraphClient:
+        """A new SDK client for the caller's event loop. Close it, or use it with `async with`.
+
+        The tasks share one pooled client and do not use this. No key is read from the environment.
+
+        Example:
+            >>> client = LangGraphCredentials(url="http://localhost:2024").get_client()
+        """
+        return self.connection().async_client()
+
+    def get_sync_client(self) -> SyncLangGraphClient:
+        """A new synchronous SDK client. Close it, or use it in a `with` block.
+
+        Example:
+            >>> with LangGraphCredentials(url="http://localhost:2024").get_sync_client() as client:
+            ...     pass
+        """
+        return self.connection().sync_client()
+
+
+Credentials = LangGraphCredentials | str | None
+"""A block, a saved block's name, or None for the saved block named `default`."""
+
+_loaded: dict[str, tuple[float, LangGraphCredentials]] = {}
+_unsaved: dict[str, list[LangGraphCredentials]] = {}
+
+
+async def resolve(credentials: Credentials) -> Connection:
+    """The connection for what a caller gave as `credentials`.
+
+    Raises:
+        LangGraphError: There is no saved block of that name.
+    """
+    if isinstance(credentials, LangGraphCredentials):
+        if credentials.saved_name is None:
+            known = _unsaved.setdefault(credentials.url, [])
+            if credentials not in known:
+                known.append(credentials)
+        return credentials.connection()
+    if credentials is not None and not isinstance(credentials, str):
+        raise InvalidRequestError(
+            f"credentials is a {type(credentials).__name__}: give a LangGraphCredentials block, the "
+            "name of a saved one, or None for the one named 'default'."
+        )
+    name = credentials or DEFAULT_BLOCK
+    remembered = _loaded.get(name)
+    if remembered is None or time.monotonic() - remembered[0] > _REMEMBER_SECONDS:
+        try:
+            block = await LangGraphCredentials.aload(name)
+        except ValueError as error:
+            raise LangGraphError(
+                f"There is no saved LangGraphCredentials block named {name!r}. Save one with "
+                f"LangGraphCredentials(url=...).save({name!r}), or give credentials=."
+            ) from error
+        remembered = _loaded[name] = (time.monotonic(), block)
+    return remembered[1].connection()
+
+
+async def resolve_for(url: str, name: str | None, credentials: Credentials) -> Connection:
+    """The connection for a handle with this url and block name.
+
+    Raises:
+        LangGraphError: The handle was made with an unsaved block in another process.
+    """
+    if credentials is not None or name is not None:
+        connection = await resolve(credentials if credentials is not None else name)
+    else:
+        known = _unsaved.get(url, [])
+        if len(known) != 1:
+            reason = "several" if known else "in another process, none"
+            raise LangGraphError(
+                f"The handle was made with a block that was not saved, and for {url} this process "
+                f"knows {reason}. Give credentials=, or save the block and use its name."
+            )
+        connection = known[0].connection()
+    if connection.url != url:
+        raise InvalidRequestError(
+            f"The handle belongs to {url}, and the credentials lead to {connection.url}.", url=url
+        )
+    return connection

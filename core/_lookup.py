@@ -1,0 +1,133 @@
+"""Questions about threads and runs, each answer held against what was asked.
+
+A `Lookup` decides nothing about a run's outcome (see `_outcomes`) and remembers nothing but what the
+server turned out not to support.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+
+from prefect_langgraph import _outcomes
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph.errors import InvalidRequestError, NotFoundError
+from prefect_langgraph.models import RunHandle, RunResult
+
+if TYPE_CHECKING:
+    from prefect_langgraph._client import Deployment
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+PAGE = 1000  # the most threads that the server answers for at once
+FETCH_BYTES = 8_000_000  # of values in one answer
+FIRST_FETCH = 16
+_NEWEST = 50
+
+
+class Lookup:
+    """Reads threads and runs of one deployment, on the shared loop."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self.searches_by_ids = True
+        # Threads to fetch with values at once, from the size of the answers so far.
+        self.fetch_size = FIRST_FETCH
+
+    async def threads(self, ids: Sequence[str], *, select: list[str] | None = None) -> list[Row] | None:
+        """The threads with these ids, or None when this server cannot be asked so."""
+        if not ids:
+            raise ValueError("an empty list of ids would match every thread of the server")
+        body: Row = {"ids": list(ids), "limit": len(ids), "offset": 0}
+        if select is not None:
+            body["select"] = select
+        size = 0
+
+        def measure(response: httpx.Response) -> None:
+            nonlocal size
+            size = len(response.content)
+
+        # The SDK's threads.search does not show the size of the answer; its HTTP client does.
+        http = self._deployment.client.http
+        try:
+            found: list[Row] = await self._deployment.send(
+                lambda: http.post("/threads/search", json=body, on_response=measure),
+                doing=f"ask for {len(ids)} threads",
+                deadline=Deadline(),
+                patient=False,
+            )
+        except (InvalidRequestError, NotFoundError):
+            self.searches_by_ids = False
+            return None
+        asked, names = set(ids), {"thread_id", "status"}
+        if any(not names <= row.keys() or row["thread_id"] not in asked for row in found):
+            self.searches_by_ids = False
+            return None
+        if select is None and found:
+            self.fetch_size = max(1, min(PAGE, FETCH_BYTES * len(found) // max(size, 1)))
+        return found
+
+    async def newest_runs(self, thread_id: str, deadline: Deadline) -> list[Row]:
+        """`run_id` and `status` of a thread's newest runs; empty when the thread has none.
+
+        Empty also when the server refuses the question: then the run's own row decides.
+        """
+        runs = self._deployment.client.runs
+        try:
+            found = await self._send(
+                lambda: runs.list(thread_id, limit=_NEWEST, select=["run_id", "status"]), deadline
+            )
+        except (InvalidRequestError, NotFoundError):
+            return []
+        return [dict(run) for run in found if {"run_id", "status"} <= run.keys()]
+
+    async def run(self, handle: RunHandle, deadline: Deadline) -> Row | None:
+        """A run's row, or None when the server says that there is none."""
+        runs = self._deployment.client.runs
+        try:
+            return dict(await self._send(lambda: runs.get(handle.thread_id, handle.run_id), deadline))
+        except NotFoundError:
+            return None
+
+    async def thread(self, thread_id: str, deadline: Deadline) -> Row | None:
+        """A thread's row, or None when the server says that there is none."""
+        threads = self._deployment.client.threads
+        try:
+            return dict(await self._send(lambda: threads.get(thread_id), deadline))
+        except NotFoundError:
+            return None
+
+    async def outcome(
+        self, handle: RunHandle, *, is_newest: bool, deadline: Deadline
+    ) -> RunResult | None:
+        """How a run stands, from its own row and its own newest checkpoint; None without a row."""
+        run = await self.run(handle, deadline)
+        if run is None:
+            return None
+        if not _outcomes.RUN_STATUSES[run["status"]].ended:
+            return _outcomes.from_run(handle, run, None)
+        threads = self._deployment.client.threads
+        history = await self._send(
+            lambda: threads.get_history(handle.thread_id, limit=1, metadata={"run_id": handle.run_id}),
+            deadline,
+        )
+        state = _own_state(history, handle.run_id)
+        needs_thread = run["status"] == "error" and is_newest
+        thread = await self.thread(handle.thread_id, deadline) if needs_thread else None
+        return _outcomes.from_run(handle, run, state, thread=thread)
+
+    async def _send(self, request: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+        return await self._deployment.send(
+            request, doing="ask for a run", deadline=deadline, patient=deadline.end is not None
+        )
+
+
+def _own_state(history: Sequence[Any], run_id: str) -> Row | None:
+    """The newest checkpoint that a run wrote; a server that ignores the filter is seen through."""
+    for state in history:
+        if (state.get("metadata") or {}).get("run_id") == run_id:
+            return dict(state)
+    return None

@@ -1,0 +1,293 @@
+"""Starting one run once.
+
+Every keyed call first claims a thread whose id follows from the key: of all who try, the server lets
+exactly one create it. Who wins knows that nobody started the run before. Who does not, or never got
+the answer, looks: a live or successful run is adopted, a failed one counts and the next claim is
+tried, and where there is no run yet the claimant gets a moment before the run is started in its place.
+
+Invariants:
+- A run is created on a dedicated thread only with `multitask_strategy="reject"`.
+- A look-up that fails raises; it never leads to a second run.
+- What was created for a run that the server refused is deleted again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from prefect_langgraph import _outcomes
+from prefect_langgraph._client import Deployment, InDoubtError
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph.errors import (
+    DeploymentError,
+    InvalidRequestError,
+    NotFoundError,
+    ThreadBusyError,
+)
+from prefect_langgraph.models import Origin, RunHandle, RunStatus
+from prefect_langgraph.ownership import CLAIM, KEY, Key, Owner, decide, thread_id_of
+
+CLAIM_GRACE_SECONDS = 3.0
+"""How long the holder of a claim has to start its run before another starts it in its place."""
+
+_LOOK_EVERY_SECONDS = 0.1
+_RUNS_PAGE = 200
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run to start. Its input, its options and its headers stay out of its repr.
+
+    Attributes:
+        assistant_id: The assistant, or the graph's name.
+        payload: Keyword arguments of the SDK's `runs.create`: input, command, config, ...
+        headers: Sent with the request that starts the run.
+        metadata: The caller's own.
+    """
+
+    assistant_id: str
+    payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What makes two requests identical."""
+        return {**self.payload, "assistant_id": self.assistant_id, "metadata": dict(self.metadata)}
+
+    @property
+    def hidden(self) -> list[Any]:
+        """What may not come into a message."""
+        return [dict(self.payload), dict(self.metadata), list((self.headers or {}).values())]
+
+
+class Starter:
+    """Starts one run, on a thread of its own or on the caller's.
+
+    Args:
+        deployment: Where.
+        request: What.
+        owner: For the tags.
+        key: None starts without looking for an earlier attempt's run.
+        thread_id: The caller's thread, or None for a dedicated one.
+        deadline: The caller's.
+        abandoned: Set by a caller that gave up: no request that starts a run leaves after that.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        request: RunRequest,
+        *,
+        owner: Owner,
+        key: Key | None,
+        thread_id: str | None,
+        deadline: Deadline,
+        abandoned: asyncio.Event,
+    ) -> None:
+        self._deployment = deployment
+        self._request = request
+        self._owner = owner
+        self._key = key
+        self._user_thread_id = thread_id
+        self._deadline = deadline
+        self._abandoned = abandoned
+        self._token = uuid.uuid4().hex
+        self._doubt_since: float | None = None
+        self._doing = f"start a run of {request.assistant_id}"
+
+    async def start(self) -> RunHandle:
+        """Start the run or adopt the one that is there."""
+        failures = 0
+        while True:
+            text = self._key.after(failures) if self._key is not None else None
+            dedicated = thread_id_of(text) if text is not None else str(uuid.uuid4())
+            thread_id = self._user_thread_id or dedicated
+            if text is None:
+                if self._user_thread_id is None:
+                    await self._create_thread(dedicated, None, "do_nothing")
+            elif not await self._claim(dedicated, text):
+                found = await self._look(thread_id, dedicated, text)
+                if found == "again":
+                    continue
+                if found is not None:
+                    if decide(found[1]) == "restart":
+                        failures += 1
+                        continue
+                    return self._handle(thread_id, found[0], text, "adopted")
+            run_id, created = await self._create(thread_id, dedicated, text)
+            if run_id is not None:
+                origin: Origin = "adopted" if not created else "restarted" if failures else "started"
+                self._deployment.waiter.note_started(run_id)
+                return self._handle(thread_id, run_id, text, origin)
+
+    def _handle(self, thread_id: str, run_id: str, key: str | None, origin: Origin) -> RunHandle:
+        return RunHandle(
+            run_id=run_id,
+            thread_id=thread_id,
+            assistant_id=self._request.assistant_id,
+            url=self._deployment.url,
+            credentials=self._deployment.connection.name,
+            key=key,
+            owns_thread=self._user_thread_id is None,
+            origin=origin,
+        )
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    async def _claim(self, thread_id: str, key: str) -> bool:
+        """True when nobody claimed the key before."""
+        try:
+            await self._create_thread(thread_id, key, "raise")
+        except InDoubtError as doubt:
+            await self._bear(doubt)
+        except InvalidRequestError as error:
+            if error.status_code != 409:
+                raise
+        else:
+            return True
+        return False
+
+    async def _bear(self, doubt: InDoubtError) -> None:
+        """Pause after a lost answer; raise when doubts have lasted for too long."""
+        now = time.monotonic()
+        self._doubt_since = self._doubt_since or now
+        patience = self._deployment.connection.patience_seconds
+        if self._deadline.passed or now - self._doubt_since > patience:
+            raise doubt.cause
+        await asyncio.sleep(min(_LOOK_EVERY_SECONDS + (now - self._doubt_since) / 4, 2.0))
+
+    async def _create_thread(self, thread_id: str, key: str | None, if_exists: str) -> None:
+        threads = self._deployment.client.threads
+        metadata = {**self._owner.tags(key=key, owns_thread=True), CLAIM: self._token}
+        await self._deployment.send(
+            lambda: threads.create(
+                thread_id=thread_id,
+                if_exists="raise" if if_exists == "raise" else "do_nothing",
+                metadata=metadata,
+            ),
+            doing=f"create a thread for {self._request.assistant_id}",
+            deadline=self._deadline,
+            repeatable=if_exists != "raise",
+        )
+
+    async def _is_ours(self, claim_id: str) -> bool | None:
+        """Whether this call made the claim; None when there is no such claim any more."""
+        thread = await self._deployment.lookup.thread(claim_id, self._deadline)
+        return None if thread is None else (thread.get("metadata") or {}).get(CLAIM) == self._token
+
+    async def _look(
+        self, thread_id: str, claim_id: str, key: str | None
+    ) -> tuple[str, RunStatus] | Literal["again"] | None:
+        """The run under a claim that was taken; None when it is for us to start it.
+
+        `again` when the claim itself is gone: its answer was lost before the server had it, or it was
+        released meanwhile.
+        """
+        grace_ends: float | None = None
+        while True:
+            found = await self._find(thread_id, key)
+            if found is not None:
+                return found
+            if grace_ends is None:
+                ours = await self._is_ours(claim_id)
+                if ours is not False:
+                    return None if ours else "again"
+                grace_ends = time.monotonic() + CLAIM_GRACE_SECONDS
+            if time.monotonic() >= grace_ends:
+                return None
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+    async def _find(self, thread_id: str, key: str | None) -> tuple[str, RunStatus] | None:
+        """The newest run of this key: on a dedicated thread its newest run, else by metadata."""
+        runs, offset = self._deployment.client.runs, 0
+        while True:
+            start = offset
+            try:
+                page = await self._deployment.send(
+                    lambda: runs.list(thread_id, limit=_RUNS_PAGE, offset=start),  # noqa: B023
+                    doing=f"look for a run of {self._request.assistant_id}",
+                    deadline=self._deadline,
+                )
+            except NotFoundError:
+                return None
+            for run in page:
+                if self._user_thread_id is None or self._is_under(key, run.get("metadata") or {}):
+                    return run["run_id"], _outcomes.RUN_STATUSES[run["status"]]
+            if len(page) < _RUNS_PAGE:
+                return None
+            offset += len(page)
+
+    def _is_under(self, key: str | None, metadata: Mapping[str, Any]) -> bool:
+        if key is None:
+            return metadata.get(CLAIM) == self._token
+        return metadata.get(KEY) == key
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    async def _create(self, thread_id: str, claim_id: str, key: str | None) -> tuple[str | None, bool]:
+        """Create the run: its id, and whether this call did. No id: begin again."""
+        if self._abandoned.is_set():
+            raise asyncio.CancelledError
+        dedicated = self._user_thread_id is None
+        runs, request = self._deployment.client.runs, self._request
+        options = dict(request.payload)
+        if dedicated:
+            options["multitask_strategy"] = "reject"
+        metadata = {**request.metadata, **self._owner.tags(key=key, owns_thread=dedicated)}
+        if key is None and not dedicated:
+            # Nothing else would tell this run from another when the answer is lost.
+            metadata[CLAIM] = self._token
+        try:
+            run = await self._deployment.send(
+                lambda: runs.create(
+                    thread_id,
+                    request.assistant_id,
+                    metadata=metadata,
+                    headers=dict(request.headers) if request.headers else None,
+                    **options,
+                ),
+                doing=f"{self._doing} on thread {thread_id}",
+                deadline=self._deadline,
+                hidden=request.hidden,
+                repeatable=False,
+            )
+        except InDoubtError as doubt:
+            return await self._settle(thread_id, key, doubt), True
+        except DeploymentError as error:
+            return await self._refused(error, thread_id, claim_id, key), False
+        return run["run_id"], True
+
+    async def _settle(self, thread_id: str, key: str | None, doubt: InDoubtError) -> str | None:
+        """The run whose answer was lost, or None when the server did not take it."""
+        found = await self._find(thread_id, key)
+        if found is None:
+            # The request may still be on its way through the server.
+            await self._bear(doubt)
+            found = await self._find(thread_id, key)
+        return found[0] if found is not None else None
+
+    async def _refused(
+        self, error: DeploymentError, thread_id: str, claim_id: str, key: str | None
+    ) -> str | None:
+        """What to do when the server said no: adopt the run that was in the way, or raise."""
+        if error.status_code == 409 and self._user_thread_id is None:
+            found = await self._find(thread_id, key)
+            return found[0] if found is not None else None
+        if key is not None or self._user_thread_id is None:
+            await self._deployment.pruner.prune([claim_id])
+        if error.status_code == 409:
+            raise ThreadBusyError(
+                f"Thread {thread_id} has a run in flight, so no run of "
+                f"{self._request.assistant_id} was "
+                "started. Wait for it, or choose multitask_strategy='enqueue', 'interrupt' or "
+                "'rollback'.",
+                status_code=409,
+                url=self._deployment.url,
+            )
+        raise error

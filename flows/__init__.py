@@ -1,0 +1,1 @@
+"""Flows ready to deploy, and the finalizer."""

@@ -1,0 +1,1 @@
+"""Prefect tasks, each with an asynchronous twin."""

@@ -1,0 +1,146 @@
+"""What the tasks of this package have in common."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from uuid import UUID
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext, TaskRunContext
+
+from prefect_langgraph._runs import Context, check_request, context_of
+from prefect_langgraph._start import RunRequest
+from prefect_langgraph.blocks.credentials import Credentials, resolve, resolve_for
+from prefect_langgraph.errors import RateLimitedError, UnreachableError
+from prefect_langgraph.headers import validate_headers
+from prefect_langgraph.models import RunHandle
+from prefect_langgraph.ownership import caller_task_run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRIES = 3
+RETRY_DELAYS = [1.0, 5.0, 15.0]
+
+
+def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """True when another attempt may help: the deployment could not be asked.
+
+    What the graph did is never retried, nor what was wrong with the call. Prefect wants a plain
+    function here: it turns retries off for anything else.
+    """
+    error = state.data
+    return isinstance(error, UnreachableError | RateLimitedError) and not getattr(
+        error, "in_doubt", False
+    )
+
+
+class LangGraphTask(Task[P, R]):
+    """A Prefect task that remembers which task run it was called from.
+
+    A retry of a task that calls ours must meet the runs of its first attempt, and Prefect tells our
+    task run the id of its caller but not the attempt.
+    """
+
+    if not TYPE_CHECKING:  # the signatures are Task's own
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            caller = _caller()
+            with _called_from(caller):
+                result = super().__call__(*args, **kwargs)
+            return _await(result, caller) if inspect.iscoroutine(result) else result
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            with _called_from(_caller()):
+                return super().submit(*args, **kwargs)
+
+        def map(self, *args: Any, **kwargs: Any) -> Any:
+            with _called_from(_caller()):
+                return super().map(*args, **kwargs)
+
+        def with_options(self, *args: Any, **kwargs: Any) -> Any:
+            # Prefect builds a plain Task here.
+            other = object.__new__(type(self))
+            other.__dict__.update(super().with_options(*args, **kwargs).__dict__)
+            return other
+
+
+def _caller() -> tuple[str, int] | None:
+    task, flow = TaskRunContext.get(), FlowRunContext.get()
+    flow_run_id = flow.flow_run.id if flow is not None and flow.flow_run is not None else None
+    if task is None or task.task_run.flow_run_id != flow_run_id:
+        return None
+    return str(task.task_run.id), task.task_run.run_count
+
+
+@contextmanager
+def _called_from(caller: tuple[str, int] | None) -> Iterator[None]:
+    token = caller_task_run.set(caller)
+    try:
+        yield
+    finally:
+        caller_task_run.reset(token)
+
+
+async def _await(result: Awaitable[R], caller: tuple[str, int] | None) -> R:
+    with _called_from(caller):
+        return await result
+
+
+def langgraph_task(
+    name: str, *, run_name: str | Callable[[], str]
+) -> Callable[[Callable[P, R]], LangGraphTask[P, R]]:
+    """Make a function one of this package's tasks.
+
+    Nothing is cached: two identical calls are two runs. Retries are for what is transient.
+    """
+
+    def decorate(function: Callable[P, R]) -> LangGraphTask[P, R]:
+        return LangGraphTask(
+            fn=function,
+            name=name,
+            task_run_name=run_name,
+            cache_policy=NO_CACHE,
+            retries=RETRIES,
+            retry_delay_seconds=RETRY_DELAYS,
+            retry_condition_fn=is_transient,
+        )
+
+    return decorate
+
+
+async def context_for(credentials: Credentials) -> Context:
+    """The context of a call with these credentials."""
+    return await context_of(await resolve(credentials))
+
+
+async def context_for_handle(handle: RunHandle, credentials: Credentials) -> Context:
+    """The context of a call on a handle."""
+    return await context_of(await resolve_for(handle.url, handle.credentials, credentials))
+
+
+def request_of(
+    assistant_id: str | UUID,
+    input: Any,
+    *,
+    metadata: Mapping[str, Any] | None,
+    headers: Mapping[str, str] | None,
+    options: Mapping[str, Any],
+) -> RunRequest:
+    """The request for a run, checked. Options that are None are left to the server."""
+    payload = {name: value for name, value in options.items() if value is not None}
+    if input is not None:
+        payload["input"] = input
+    request = RunRequest(
+        assistant_id=str(assistant_id) if isinstance(assistant_id, UUID) else assistant_id,
+        payload=payload,
+        headers=validate_headers(headers) or None,
+        metadata=dict(metadata or {}),
+    )
+    check_request(request)
+    return request

@@ -1,0 +1,339 @@
+"""Runs in the background: start one, look at it, join it, cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from langgraph_sdk.schema import (
+    All,
+    Checkpoint,
+    Command,
+    Config,
+    Durability,
+    IfNotExists,
+    LangSmithTracing,
+    MultitaskStrategy,
+    StreamMode,
+)
+
+from prefect_langgraph import _runs
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph._loop import io_loop
+from prefect_langgraph._runs import CancelAction, OnTimeout, check_choice, check_thread_id
+from prefect_langgraph.blocks.credentials import Credentials
+from prefect_langgraph.models import RunHandle, RunResult
+from prefect_langgraph.tasks._task import (
+    context_for,
+    context_for_handle,
+    langgraph_task,
+    request_of,
+)
+
+
+async def _start(
+    assistant_id: str | UUID,
+    input: Any,
+    *,
+    thread_id: str | UUID | None,
+    credentials: Credentials,
+    max_wait_seconds: float | None,
+    idempotency_key: str | None,
+    once: bool,
+    detached: bool,
+    metadata: Mapping[str, Any] | None,
+    headers: Mapping[str, str] | None,
+    **options: Any,
+) -> RunHandle:
+    deadline = Deadline.after(max_wait_seconds)
+    thread = check_thread_id(thread_id) if thread_id is not None else None
+    request = request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
+    return await _runs.start(
+        await context_for(credentials),
+        request,
+        operation="start_run",
+        thread_id=thread,
+        deadline=deadline,
+        idempotency_key=idempotency_key,
+        once=once,
+        detached=detached,
+    )
+
+
+async def _get(handle: RunHandle, *, credentials: Credentials) -> RunResult:
+    context = await context_for_handle(handle, credentials)
+    patience = context.deployment.connection.patience_seconds
+    return await _runs.get(context, handle, deadline=Deadline.after(patience))
+
+
+async def _join(
+    handle: RunHandle,
+    *,
+    credentials: Credentials,
+    max_wait_seconds: float | None,
+    on_timeout: OnTimeout,
+) -> Any:
+    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
+    deadline = Deadline.after(max_wait_seconds)
+    context = await context_for_handle(handle, credentials)
+    result = await _runs.wait(
+        context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=False
+    )
+    await _runs.release(context, [result])
+    return result.raise_for_failure().values
+
+
+async def _cancel(
+    handle: RunHandle,
+    *,
+    credentials: Credentials,
+    action: CancelAction,
+    max_wait_seconds: float | None,
+) -> RunResult:
+    check_choice("action", action, ("interrupt", "rollback"))
+    deadline = Deadline.after(max_wait_seconds)
+    context = await context_for_handle(handle, credentials)
+    result = await _runs.cancel(context.deployment, handle, deadline=deadline, action=action)
+    context.logger.info("Cancelled %s: %s", handle, result.status)
+    await _runs.release(context, [result])
+    return result
+
+
+@langgraph_task("start_run", run_name="start {assistant_id}")
+def start_run(
+    assistant_id: str | UUID,
+    input: Any = None,
+    *,
+    thread_id: str | UUID | None = None,
+    webhook: str | None = None,
+    command: Command | None = None,
+    multitask_strategy: MultitaskStrategy | None = None,
+    credentials: Credentials = None,
+    config: Config | None = None,
+    context: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
+    checkpoint_id: str | None = None,
+    interrupt_before: All | Sequence[str] | None = None,
+    interrupt_after: All | Sequence[str] | None = None,
+    if_not_exists: IfNotExists | None = None,
+    after_seconds: int | None = None,
+    langsmith_tracing: LangSmithTracing | None = None,
+    durability: Durability | None = None,
+    strict_resume: bool | None = None,
+    stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+    stream_subgraphs: bool | None = None,
+    stream_resumable: bool | None = None,
+    headers: Mapping[str, str] | None = None,
+    max_wait_seconds: float | None = None,
+    idempotency_key: str | None = None,
+    once: bool = True,
+    detached: bool = False,
+) -> RunHandle:
+    """Start a run in the background and return its handle.
+
+    Without a thread id the run gets a thread of its own, which goes when the run was joined, or with
+    the flow run. A retry adopts the run of the attempt before, unless that failed. A call that is
+    cancelled before it returned leaves no run behind. `astart_run` is the asynchronous twin.
+
+    Args:
+        assistant_id: The assistant's id or the graph's name.
+        input: The graph's input, as JSON.
+        thread_id: The thread, a UUID, or None for one that exists for this run.
+        webhook: Called by the server when the run ends.
+        command: Instead of an input: `{"resume": answer}` answers an interrupt.
+        multitask_strategy: On a busy thread: "reject" (`ThreadBusyError`), "enqueue" (the server's
+            default), "interrupt" or "rollback" the run that is there.
+        credentials: A saved block's name, a block, or None for the block named `default`.
+        config: As in the SDK.
+        context: As in the SDK.
+        metadata: For the run, beside this package's own tags.
+        checkpoint: The checkpoint to begin from.
+        checkpoint_id: The checkpoint to begin from, by its id.
+        interrupt_before: Nodes to stop before, or "*".
+        interrupt_after: Nodes to stop after, or "*".
+        if_not_exists: "create" makes a missing thread; "reject" (the server's default) refuses.
+        after_seconds: Delay before the run begins.
+        langsmith_tracing: As in the SDK.
+        durability: "sync", "async" or "exit".
+        strict_resume: Refuse an answer to an interrupt that is not waiting.
+        stream_mode: What the server keeps for those who stream this run.
+        stream_subgraphs: True streams subgraphs too.
+        stream_resumable: True lets a stream of this run be read again from its beginning.
+        headers: For this request, over the block's. Values are never shown or stored by us.
+        max_wait_seconds: Wall clock, until the run is started. None is unlimited.
+        idempotency_key: Replaces the key that is derived from flow run and arguments.
+        once: False starts a run at every attempt.
+        detached: True lets the run outlive its flow run: nothing of ours ends it.
+
+    Returns:
+        The handle, which may cross processes.
+
+    Raises:
+        ThreadBusyError: The thread has a run and the strategy is "reject".
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import join_run, start_run
+        >>> handle = start_run("answer", {"question": "What is 6 x 7?"})
+        >>> values = join_run(handle)
+    """
+    return io_loop().run(_start, **locals())
+
+
+@langgraph_task("start_run", run_name="start {assistant_id}")
+async def astart_run(
+    assistant_id: str | UUID,
+    input: Any = None,
+    *,
+    thread_id: str | UUID | None = None,
+    webhook: str | None = None,
+    command: Command | None = None,
+    multitask_strategy: MultitaskStrategy | None = None,
+    credentials: Credentials = None,
+    config: Config | None = None,
+    context: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
+    checkpoint_id: str | None = None,
+    interrupt_before: All | Sequence[str] | None = None,
+    interrupt_after: All | Sequence[str] | None = None,
+    if_not_exists: IfNotExists | None = None,
+    after_seconds: int | None = None,
+    langsmith_tracing: LangSmithTracing | None = None,
+    durability: Durability | None = None,
+    strict_resume: bool | None = None,
+    stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+    stream_subgraphs: bool | None = None,
+    stream_resumable: bool | None = None,
+    headers: Mapping[str, str] | None = None,
+    max_wait_seconds: float | None = None,
+    idempotency_key: str | None = None,
+    once: bool = True,
+    detached: bool = False,
+) -> RunHandle:
+    """Start a run in the background: the asynchronous twin of `start_run`."""
+    return await io_loop().arun(_start, **locals())
+
+
+@langgraph_task("get_run", run_name="look at a run")
+def get_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
+    """Look how a run stands, without waiting for it.
+
+    Changes nothing on the server; safe to repeat. `aget_run` is the asynchronous twin.
+
+    Args:
+        handle: The run.
+        credentials: Needed only where the handle's own do not lead to the deployment.
+
+    Returns:
+        Its status, and when it has ended its values, error or interrupts. Never raises for what
+        became of the run: `result.raise_for_failure()` does.
+
+    Raises:
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import get_run, start_run
+        >>> status = get_run(start_run("answer", {"question": "?"})).status
+    """
+    return io_loop().run(_get, **locals())
+
+
+@langgraph_task("get_run", run_name="look at a run")
+async def aget_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
+    """Look how a run stands: the asynchronous twin of `get_run`."""
+    return await io_loop().arun(_get, **locals())
+
+
+@langgraph_task("join_run", run_name="join {handle.assistant_id}")
+def join_run(
+    handle: RunHandle,
+    *,
+    credentials: Credentials = None,
+    max_wait_seconds: float | None = None,
+    on_timeout: OnTimeout = "leave",
+) -> Any:
+    """Wait for a run's end and return its values.
+
+    The values are the run's own, also long after it ended and when other runs have been on its
+    thread since. A thread of its own is deleted once the result is handed over, unless the run waits
+    for a person. A cancelled caller leaves the run alone: it did not start it. A retry just joins
+    again. `ajoin_run` is the asynchronous twin.
+
+    Args:
+        handle: The run.
+        credentials: Needed only where the handle's own do not lead to the deployment.
+        max_wait_seconds: Wall clock. None is unlimited.
+        on_timeout: "leave" the run when the time has passed, or "cancel" it.
+
+    Returns:
+        The graph's final state, as JSON: usually a dictionary.
+
+    Raises:
+        RunError: The run failed, timed out, was cancelled, stopped at an interrupt or was lost.
+        JoinTimeoutError: `max_wait_seconds` passed.
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import join_run, start_run
+        >>> values = join_run(start_run("answer", {"question": "?"}), max_wait_seconds=60)
+    """
+    return io_loop().run(_join, **locals())
+
+
+@langgraph_task("join_run", run_name="join {handle.assistant_id}")
+async def ajoin_run(
+    handle: RunHandle,
+    *,
+    credentials: Credentials = None,
+    max_wait_seconds: float | None = None,
+    on_timeout: OnTimeout = "leave",
+) -> Any:
+    """Wait for a run's end: the asynchronous twin of `join_run`."""
+    return await io_loop().arun(_join, **locals())
+
+
+@langgraph_task("cancel_run", run_name="cancel {handle.assistant_id}")
+def cancel_run(
+    handle: RunHandle,
+    *,
+    credentials: Credentials = None,
+    action: CancelAction = "interrupt",
+    max_wait_seconds: float | None = 60.0,
+) -> RunResult:
+    """Stop a run and report how it ended.
+
+    Safe to repeat, and harmless to a run that has ended: its outcome is returned. Node code that
+    never awaits may still finish afterwards. `acancel_run` is the asynchronous twin.
+
+    Args:
+        handle: The run.
+        credentials: Needed only where the handle's own do not lead to the deployment.
+        action: "interrupt" keeps the run and its checkpoints, "rollback" deletes them.
+        max_wait_seconds: How long to wait for the server's confirmation. None is unlimited.
+
+    Returns:
+        How the run ended: `cancelled`, or what it had become before.
+
+    Raises:
+        UnreachableError: The server could not confirm the stop.
+
+    Example:
+        >>> from prefect_langgraph import cancel_run, start_run
+        >>> result = cancel_run(start_run("worker", {"sleep": 60}))
+    """
+    return io_loop().run(_cancel, **locals())
+
+
+@langgraph_task("cancel_run", run_name="cancel {handle.assistant_id}")
+async def acancel_run(
+    handle: RunHandle,
+    *,
+    credentials: Credentials = None,
+    action: CancelAction = "interrupt",
+    max_wait_seconds: float | None = 60.0,
+) -> RunResult:
+    """Stop a run: the asynchronous twin of `cancel_run`."""
+    return await io_loop().arun(_cancel, **locals())

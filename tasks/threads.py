@@ -1,0 +1,382 @@
+"""Threads: state that lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+from langgraph_sdk.schema import Checkpoint, ThreadState, ThreadStateSelectField
+
+from prefect_langgraph._client import InDoubtError
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph._keys import key_for
+from prefect_langgraph._loop import io_loop
+from prefect_langgraph._runs import Context, check_choice, check_thread_id
+from prefect_langgraph.blocks.credentials import Credentials
+from prefect_langgraph.errors import InvalidRequestError, NotFoundError
+from prefect_langgraph.headers import validate_headers
+from prefect_langgraph.ownership import canonical, thread_id_of
+from prefect_langgraph.tasks._task import context_for, langgraph_task
+
+IfExists = Literal["raise", "do_nothing"]
+
+
+def _patience(context: Context) -> Deadline:
+    return Deadline.after(context.deployment.connection.patience_seconds)
+
+
+def _check_json(name: str, value: object) -> None:
+    try:
+        canonical(value)
+    except TypeError as error:
+        raise InvalidRequestError(f"{name} is not JSON: {error}.") from None
+
+
+async def _create(
+    *,
+    thread_id: str | UUID | None,
+    metadata: Mapping[str, Any] | None,
+    if_exists: IfExists,
+    supersteps: Sequence[Mapping[str, Any]] | None,
+    graph_id: str | None,
+    ttl: int | Mapping[str, Any] | None,
+    headers: Mapping[str, str] | None,
+    credentials: Credentials,
+    idempotency_key: str | None,
+    once: bool,
+) -> str:
+    check_choice("if_exists", if_exists, ("raise", "do_nothing"))
+    given = check_thread_id(thread_id) if thread_id is not None else None
+    _check_json("metadata", metadata)
+    _check_json("supersteps", supersteps)
+    plain = validate_headers(headers) or None
+    context = await context_for(credentials)
+    threads = context.deployment.client.threads
+    key = None
+    if given is None:
+        arguments = {"metadata": metadata, "supersteps": supersteps, "graph_id": graph_id, "ttl": ttl}
+        key = await key_for(
+            context.deployment,
+            context.owner,
+            "create_thread",
+            arguments,
+            idempotency_key=idempotency_key,
+            once=once,
+        )
+    # An id of our own makes the request safe to repeat.
+    chosen = given or (thread_id_of(key.text) if key is not None else str(uuid.uuid4()))
+    tags = context.owner.tags(key=key.text if key is not None else None)
+    steps: Any = list(supersteps) if supersteps is not None else None
+    try:
+        await context.deployment.send(
+            lambda: threads.create(
+                thread_id=chosen,
+                metadata={**(metadata or {}), **tags},
+                if_exists=if_exists if given is not None else "do_nothing",
+                supersteps=steps,
+                graph_id=graph_id,
+                ttl=ttl,
+                headers=plain,
+            ),
+            doing=f"create thread {chosen}",
+            deadline=_patience(context),
+            hidden=[metadata, supersteps],
+            repeatable=given is None or if_exists == "do_nothing",
+        )
+    except InDoubtError as doubt:
+        # With if_exists="raise" a second request could refuse what the first one made.
+        raise doubt.public() from None
+    context.logger.info("Created thread %s", chosen)
+    return chosen
+
+
+async def _get_state(
+    thread_id: str | UUID,
+    *,
+    checkpoint: Checkpoint | None,
+    checkpoint_id: str | None,
+    subgraphs: bool,
+    select: Sequence[ThreadStateSelectField] | None,
+    headers: Mapping[str, str] | None,
+    credentials: Credentials,
+) -> ThreadState:
+    thread = check_thread_id(thread_id)
+    plain = validate_headers(headers) or None
+    context = await context_for(credentials)
+    threads = context.deployment.client.threads
+    return await context.deployment.send(
+        lambda: threads.get_state(
+            thread,
+            checkpoint,
+            checkpoint_id,
+            subgraphs=subgraphs,
+            select=list(select) if select is not None else None,
+            headers=plain,
+        ),
+        doing=f"read the state of thread {thread}",
+        deadline=_patience(context),
+    )
+
+
+async def _update_state(
+    thread_id: str | UUID,
+    values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+    *,
+    as_node: str | None,
+    checkpoint: Checkpoint | None,
+    checkpoint_id: str | None,
+    headers: Mapping[str, str] | None,
+    credentials: Credentials,
+) -> Checkpoint:
+    thread = check_thread_id(thread_id)
+    _check_json("values", values)
+    plain = validate_headers(headers) or None
+    context = await context_for(credentials)
+    threads, raw = context.deployment.client.threads, values
+    try:
+        answer = await context.deployment.send(
+            lambda: threads.update_state(
+                thread,
+                raw,  # type: ignore[arg-type]
+                as_node=as_node,
+                checkpoint=checkpoint,
+                checkpoint_id=checkpoint_id,
+                headers=plain,
+            ),
+            doing=f"update the state of thread {thread}",
+            deadline=_patience(context),
+            hidden=values,
+            repeatable=False,
+        )
+    except InDoubtError as doubt:
+        raise doubt.public() from None
+    return answer["checkpoint"]
+
+
+async def _delete(
+    thread_id: str | UUID, *, headers: Mapping[str, str] | None, credentials: Credentials
+) -> None:
+    thread = check_thread_id(thread_id)
+    plain = validate_headers(headers) or None
+    context = await context_for(credentials)
+    threads = context.deployment.client.threads
+    # What is gone already is what was asked for.
+    with contextlib.suppress(NotFoundError):
+        await context.deployment.send(
+            lambda: threads.delete(thread, headers=plain),
+            doing=f"delete thread {thread}",
+            deadline=_patience(context),
+        )
+    context.logger.info("Deleted thread %s", thread)
+
+
+@langgraph_task("create_thread", run_name="create thread")
+def create_thread(
+    *,
+    thread_id: str | UUID | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    if_exists: IfExists = "raise",
+    supersteps: Sequence[Mapping[str, Any]] | None = None,
+    graph_id: str | None = None,
+    ttl: int | Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+    idempotency_key: str | None = None,
+    once: bool = True,
+) -> str:
+    """Create a thread and return its id.
+
+    The thread lasts until it is deleted: it belongs to you and no clean-up of ours touches it. A
+    retry, or a second execution of the flow run, gets the thread of the first, and so meets the runs
+    that were made on it. `acreate_thread` is the asynchronous twin.
+
+    Args:
+        thread_id: A UUID of your own; None derives one from flow run and arguments.
+        metadata: To find the thread by.
+        if_exists: With a `thread_id` that there is: "raise" or "do_nothing".
+        supersteps: As in the SDK.
+        graph_id: As in the SDK.
+        ttl: Minutes the thread lives, or as in the SDK.
+        headers: For this request, over the block's.
+        credentials: A saved block's name, a block, or None for the block named `default`.
+        idempotency_key: Replaces the key that is derived from flow run and arguments.
+        once: False makes a new thread at every attempt.
+
+    Returns:
+        The thread's id.
+
+    Raises:
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import create_thread
+        >>> thread_id = create_thread(metadata={"customer": "42"})
+    """
+    return io_loop().run(_create, **locals())
+
+
+@langgraph_task("create_thread", run_name="create thread")
+async def acreate_thread(
+    *,
+    thread_id: str | UUID | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    if_exists: IfExists = "raise",
+    supersteps: Sequence[Mapping[str, Any]] | None = None,
+    graph_id: str | None = None,
+    ttl: int | Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+    idempotency_key: str | None = None,
+    once: bool = True,
+) -> str:
+    """Create a thread: the asynchronous twin of `create_thread`."""
+    return await io_loop().arun(_create, **locals())
+
+
+@langgraph_task("get_thread_state", run_name="read thread {thread_id}")
+def get_thread_state(
+    thread_id: str | UUID,
+    *,
+    checkpoint: Checkpoint | None = None,
+    checkpoint_id: str | None = None,
+    subgraphs: bool = False,
+    select: Sequence[ThreadStateSelectField] | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> ThreadState:
+    """Read the state of a thread as it is now, or was at a checkpoint.
+
+    Changes nothing; safe to repeat. `aget_thread_state` is the asynchronous twin.
+
+    Args:
+        thread_id: The thread, a UUID.
+        checkpoint: The checkpoint to read.
+        checkpoint_id: The checkpoint to read, by its id.
+        subgraphs: True includes the state of subgraphs.
+        select: Fields to read; None reads all.
+        headers: For this request, over the block's.
+        credentials: A saved block's name, a block, or None for the block named `default`.
+
+    Returns:
+        The SDK's `ThreadState`: values, next, tasks, checkpoint, metadata, created_at, interrupts.
+
+    Raises:
+        NotFoundError: There is no such thread.
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import create_thread, get_thread_state
+        >>> values = get_thread_state(create_thread())["values"]
+    """
+    return io_loop().run(_get_state, **locals())
+
+
+@langgraph_task("get_thread_state", run_name="read thread {thread_id}")
+async def aget_thread_state(
+    thread_id: str | UUID,
+    *,
+    checkpoint: Checkpoint | None = None,
+    checkpoint_id: str | None = None,
+    subgraphs: bool = False,
+    select: Sequence[ThreadStateSelectField] | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> ThreadState:
+    """Read the state of a thread: the asynchronous twin of `get_thread_state`."""
+    return await io_loop().arun(_get_state, **locals())
+
+
+@langgraph_task("update_thread_state", run_name="update thread {thread_id}")
+def update_thread_state(
+    thread_id: str | UUID,
+    values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+    *,
+    as_node: str | None = None,
+    checkpoint: Checkpoint | None = None,
+    checkpoint_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> Checkpoint:
+    """Write to the state of a thread, as if a node had returned the values.
+
+    Reducers apply, so a second write can add twice: a request whose answer was lost is not sent
+    again, by us or by a retry of the task, but raises `UnreachableError` with `in_doubt` set.
+    `aupdate_thread_state` is the asynchronous twin.
+
+    Args:
+        thread_id: The thread, a UUID.
+        values: The update, as JSON.
+        as_node: The node to write as.
+        checkpoint: The checkpoint to write onto.
+        checkpoint_id: The checkpoint to write onto, by its id.
+        headers: For this request, over the block's.
+        credentials: A saved block's name, a block, or None for the block named `default`.
+
+    Returns:
+        The new checkpoint.
+
+    Raises:
+        NotFoundError: There is no such thread.
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import create_thread, update_thread_state
+        >>> thread_id = create_thread(graph_id="chat")
+        >>> checkpoint = update_thread_state(thread_id, {"turns": 0})
+    """
+    return io_loop().run(_update_state, **locals())
+
+
+@langgraph_task("update_thread_state", run_name="update thread {thread_id}")
+async def aupdate_thread_state(
+    thread_id: str | UUID,
+    values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+    *,
+    as_node: str | None = None,
+    checkpoint: Checkpoint | None = None,
+    checkpoint_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> Checkpoint:
+    """Write to the state of a thread: the asynchronous twin of `update_thread_state`."""
+    return await io_loop().arun(_update_state, **locals())
+
+
+@langgraph_task("delete_thread", run_name="delete thread {thread_id}")
+def delete_thread(
+    thread_id: str | UUID,
+    *,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> None:
+    """Delete a thread with its runs, its state and its crons.
+
+    Safe to repeat: a thread that is gone already is fine. `adelete_thread` is the asynchronous twin.
+
+    Args:
+        thread_id: The thread, a UUID.
+        headers: For this request, over the block's.
+        credentials: A saved block's name, a block, or None for the block named `default`.
+
+    Raises:
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import create_thread, delete_thread
+        >>> delete_thread(create_thread())
+    """
+    io_loop().run(_delete, **locals())
+
+
+@langgraph_task("delete_thread", run_name="delete thread {thread_id}")
+async def adelete_thread(
+    thread_id: str | UUID,
+    *,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> None:
+    """Delete a thread: the asynchronous twin of `delete_thread`."""
+    await io_loop().arun(_delete, **locals())
