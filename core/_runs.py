@@ -96,7 +96,6 @@ async def start(
 ) -> RunHandle:
     """Start a run once, or adopt it. A caller that gives up meanwhile leaves no run behind."""
     deployment = context.deployment
-    owner = Owner() if detached else context.owner
     key = await key_for(
         deployment,
         context.owner,
@@ -109,7 +108,8 @@ async def start(
     starter = Starter(
         deployment,
         request,
-        owner=owner,
+        owner=context.owner,
+        detached=detached,
         key=key,
         thread_id=thread_id,
         deadline=deadline,
@@ -117,7 +117,7 @@ async def start(
     )
     handle = await _or_let_go(context, starter.start(), abandoned)
     if key is not None and key.place is not None:
-        deployment.places[handle.run_id] = (key.place,)
+        deployment.places[handle.run_id] = (*deployment.places.get(handle.run_id, ()), key.place)
     how = {
         "started": "Started",
         "adopted": "Adopted, from an earlier attempt,",

@@ -30,7 +30,15 @@ from prefect_langgraph.errors import (
     ThreadBusyError,
 )
 from prefect_langgraph.models import Origin, RunHandle, RunStatus
-from prefect_langgraph.ownership import CLAIM, KEY, Key, Owner, decide, thread_id_of
+from prefect_langgraph.ownership import (
+    CLAIM,
+    KEY,
+    TARGET_THREAD,
+    Key,
+    Owner,
+    decide,
+    thread_id_of,
+)
 
 CLAIM_GRACE_SECONDS = 3.0
 """How long the holder of a claim has to start its run before another starts it in its place."""
@@ -73,6 +81,7 @@ class Starter:
         deployment: Where.
         request: What.
         owner: For the tags.
+        detached: True leaves the run untagged, so that it outlives the owner.
         key: None starts without looking for an earlier attempt's run.
         thread_id: The caller's thread, or None for a dedicated one.
         deadline: The caller's.
@@ -85,6 +94,7 @@ class Starter:
         request: RunRequest,
         *,
         owner: Owner,
+        detached: bool,
         key: Key | None,
         thread_id: str | None,
         deadline: Deadline,
@@ -93,6 +103,7 @@ class Starter:
         self._deployment = deployment
         self._request = request
         self._owner = owner
+        self._detached = detached
         self._key = key
         self._user_thread_id = thread_id
         self._deadline = deadline
@@ -100,6 +111,16 @@ class Starter:
         self._token = uuid.uuid4().hex
         self._doubt_since: float | None = None
         self._doing = f"start a run of {request.assistant_id}"
+
+    @property
+    def leaves_trace(self) -> bool:
+        """True when only a thread beside the caller's can show who owns the run."""
+        owned = self._owner.flow_run_id is not None and not self._detached
+        return self._user_thread_id is not None and owned
+
+    def _tags(self, key: str | None, *, owns_thread: bool) -> dict[str, Any]:
+        owner = Owner() if self._detached else self._owner
+        return owner.tags(key=key, owns_thread=owns_thread)
 
     async def start(self) -> RunHandle:
         """Start the run or adopt the one that is there."""
@@ -109,7 +130,7 @@ class Starter:
             dedicated = thread_id_of(text) if text is not None else str(uuid.uuid4())
             thread_id = self._user_thread_id or dedicated
             if text is None:
-                if self._user_thread_id is None:
+                if self._user_thread_id is None or self.leaves_trace:
                     await self._create_thread(dedicated, None, "do_nothing")
             elif not await self._claim(dedicated, text):
                 found = await self._look(thread_id, dedicated, text)
@@ -124,6 +145,8 @@ class Starter:
             if run_id is not None:
                 origin: Origin = "adopted" if not created else "restarted" if failures else "started"
                 self._deployment.waiter.note_started(run_id)
+                if text is None and self.leaves_trace:
+                    self._deployment.places[run_id] = (dedicated,)
                 return self._handle(thread_id, run_id, text, origin)
 
     def _handle(self, thread_id: str, run_id: str, key: str | None, origin: Origin) -> RunHandle:
@@ -164,7 +187,14 @@ class Starter:
 
     async def _create_thread(self, thread_id: str, key: str | None, if_exists: str) -> None:
         threads = self._deployment.client.threads
-        metadata = {**self._owner.tags(key=key, owns_thread=True), CLAIM: self._token}
+        if self._user_thread_id is None:
+            metadata = self._tags(key, owns_thread=True)
+        else:
+            # The claim goes with the flow run even where the run does not.
+            metadata = self._owner.tags(key=key, owns_thread=True)
+            if not self._detached:
+                metadata[TARGET_THREAD] = self._user_thread_id
+        metadata[CLAIM] = self._token
         await self._deployment.send(
             lambda: threads.create(
                 thread_id=thread_id,
@@ -239,7 +269,7 @@ class Starter:
         options = dict(request.payload)
         if dedicated:
             options["multitask_strategy"] = "reject"
-        metadata = {**request.metadata, **self._owner.tags(key=key, owns_thread=dedicated)}
+        metadata = {**request.metadata, **self._tags(key, owns_thread=dedicated)}
         if key is None and not dedicated:
             # Nothing else would tell this run from another when the answer is lost.
             metadata[CLAIM] = self._token

@@ -38,6 +38,8 @@ KEY = "prefect_key"
 OWNS_THREAD = "prefect_owns_thread"
 CLAIM = "prefect_claim"
 BATCH = "prefect_batch"
+TARGET_THREAD = "prefect_target_thread_id"
+"""On a claim: the caller's thread that its run is on, where runs cannot be searched for by tags."""
 TAG_PREFIX = "prefect_"
 
 FINALIZER_MARK = "prefect_langgraph_finalizer"
