@@ -1,0 +1,38 @@
+"""What the tests against a real server share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from langgraph_sdk.client import SyncLangGraphClient
+
+from prefect_langgraph import LangGraphCredentials
+from prefect_langgraph.testing import LangGraphServer
+from proxy import Proxy, run_proxy
+
+
+@pytest.fixture(scope="session")
+def credentials(langgraph_server: LangGraphServer) -> LangGraphCredentials:
+    """A block for the shared server, as it is before anybody saved it."""
+    return LangGraphCredentials(url=langgraph_server.url)
+
+
+@pytest.fixture(scope="session")
+def client(credentials: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
+    """The plain SDK: what the server itself says."""
+    with credentials.get_sync_client() as client:
+        yield client
+
+
+@pytest.fixture
+def proxy(langgraph_server: LangGraphServer) -> Iterator[Proxy]:
+    """A proxy of this test's own in front of the shared server."""
+    with run_proxy(langgraph_server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through_proxy(proxy: Proxy) -> LangGraphCredentials:
+    """A block for the shared server by way of the proxy."""
+    return LangGraphCredentials(url=proxy.url, patience_seconds=5)
