@@ -40,8 +40,9 @@ class _Call(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
         self._loop = loop
         self._coroutine = coroutine
-        self._task: asyncio.Task[T] | None = None
+        self._task: asyncio.Task[T | None] | None = None
         self._cancelled = False
+        self._exit: BaseException | None = None
         self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         # From here on cancel() on the outcome is refused: only the coroutine's end decides it.
         self.outcome.set_running_or_notify_cancel()
@@ -50,19 +51,31 @@ class _Call(Generic[T]):
         # call_soon_threadsafe copies the caller's context, so Prefect's run context comes along.
         try:
             self._loop.call_soon_threadsafe(self._create)
-        except RuntimeError:
+        except RuntimeError as error:
             self._coroutine.close()
+            self.outcome.set_exception(error)
             raise
 
     def _create(self) -> None:
-        self._task = self._loop.create_task(self._coroutine)
+        self._task = self._loop.create_task(self._guarded())
         self._task.add_done_callback(self._ended)
         if self._cancelled:
             self._task.cancel()
 
-    def _ended(self, task: asyncio.Task[T]) -> None:
+    async def _guarded(self) -> T | None:
+        try:
+            return await self._coroutine
+        except (KeyboardInterrupt, SystemExit) as error:
+            # These would leave run_forever: the loop of everybody would end for one caller's.
+            self._exit = error
+            return None
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():
+            self._coroutine.close()  # cancelled before it began
             self.outcome.set_exception(asyncio.CancelledError())
+        elif self._exit is not None:
+            self.outcome.set_exception(self._exit)
         elif (error := task.exception()) is not None:
             self.outcome.set_exception(error)
         else:
