@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         FanOutResult,
         RunFailure,
         RunHandle,
+        RunItem,
         RunResult,
         RunStatus,
         Usage,
@@ -54,7 +55,14 @@ if TYPE_CHECKING:
         join_run,
         start_run,
     )
-    from prefect_langgraph.tasks.fan_out import acancel_runs, ajoin_runs, cancel_runs, join_runs
+    from prefect_langgraph.tasks.fan_out import (
+        acancel_runs,
+        ajoin_runs,
+        astart_runs,
+        cancel_runs,
+        join_runs,
+        start_runs,
+    )
     from prefect_langgraph.tasks.runs import (
         arun_on_thread,
         arun_stateless,
@@ -103,6 +111,7 @@ _HOMES = {
         "FanOutResult",
         "RunFailure",
         "RunHandle",
+        "RunItem",
         "RunResult",
         "RunStatus",
         "Usage",
@@ -113,16 +122,20 @@ _HOMES = {
         "aget_run",
         "ajoin_run",
         "astart_run",
+    "astart_runs",
         "cancel_run",
         "get_run",
         "join_run",
         "start_run",
+    "start_runs",
     ),
     "tasks.fan_out": (
         "acancel_runs",
         "ajoin_runs",
+        "astart_runs",
         "cancel_runs",
         "join_runs",
+        "start_runs",
     ),
     "tasks.runs": (
         "arun_on_thread",
@@ -164,6 +177,7 @@ __all__ = [
     "RunFailure",
     "RunHandle",
     "RunInterruptedError",
+    "RunItem",
     "RunLostError",
     "RunResult",
     "RunStatus",
@@ -184,6 +198,7 @@ __all__ = [
     "arun_on_thread",
     "arun_stateless",
     "astart_run",
+    "astart_runs",
     "aupdate_thread_state",
     "cancel_run",
     "cancel_runs",
@@ -197,6 +212,7 @@ __all__ = [
     "run_on_thread",
     "run_stateless",
     "start_run",
+    "start_runs",
     "update_thread_state",
 ]
 

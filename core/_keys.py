@@ -14,11 +14,11 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from prefect_langgraph._client import Deployment, InDoubtError
+from prefect_langgraph._claims import claim
+from prefect_langgraph._client import Deployment
 from prefect_langgraph._deadline import Deadline
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.ownership import (
-    CLAIM,
     Key,
     Owner,
     call_ordinal,
@@ -70,32 +70,13 @@ async def key_for(
     for candidate in count():
         key = Key.derived(root_id, call, candidate)
         place = key.place_in(attempt)
-        if await _claim(deployment, place, owner, claimant):
+        if await claim(
+            deployment,
+            place,
+            holder=claimant,
+            tags=owner.tags(owns_thread=True),
+            doing="claim a place among identical calls",
+            deadline=Deadline(),
+        ):
             return replace(key, place=place)
     return None
-
-
-async def _claim(deployment: Deployment, thread_id: str, owner: Owner, claimant: str) -> bool:
-    """True when the claim is this caller's, now or from before."""
-    threads = deployment.client.threads
-    deadline = Deadline.after(deployment.connection.patience_seconds)
-    metadata = {**owner.tags(owns_thread=True), CLAIM: claimant}
-    while True:
-        try:
-            await deployment.send(
-                lambda: threads.create(thread_id=thread_id, if_exists="raise", metadata=metadata),
-                doing="claim a place among identical calls",
-                deadline=deadline,
-                repeatable=False,
-            )
-        except InDoubtError as doubt:
-            if deadline.passed:
-                raise doubt.cause from None
-        except InvalidRequestError as error:
-            if error.status_code != 409:
-                raise
-        else:
-            return True
-        thread = await deployment.lookup.thread(thread_id, deadline)
-        if thread is not None:
-            return bool((thread.get("metadata") or {}).get(CLAIM) == claimant)

@@ -48,10 +48,41 @@ async def join_many(
     if not handles:
         return FanOutResult()
     found = await _wait_all(contexts, handles, on_failure, deadline, on_result)
-    late = [index for index, result in enumerate(found) if result is None]
-    stopped_early = on_failure == "fail_fast" and any(
-        item is not None and item.status is not RunStatus.SUCCESS for item in found
+    return await conclude(
+        contexts,
+        handles,
+        found,
+        on_failure=on_failure,
+        deadline=deadline,
+        on_timeout=on_timeout,
+        stopped_early=on_failure == "fail_fast"
+        and any(item is not None and item.status is not RunStatus.SUCCESS for item in found),
     )
+
+
+async def conclude(
+    contexts: Contexts,
+    handles: Sequence[RunHandle],
+    found: Sequence[RunResult | None],
+    *,
+    on_failure: OnFailure,
+    deadline: Deadline,
+    on_timeout: OnTimeout,
+    stopped_early: bool,
+) -> FanOutResult:
+    """Settle what has not ended when the waiting stopped, release, and return or raise.
+
+    Args:
+        contexts: Where the handles lead to.
+        handles: The runs.
+        found: The outcome of each; None for those that had not ended.
+        on_failure: The caller's policy.
+        deadline: The caller's.
+        on_timeout: What becomes of runs that had not ended at the deadline.
+        stopped_early: True when failures stopped the waiting, which cancels the rest.
+    """
+    results = list(found)
+    late = [index for index, item in enumerate(results) if item is None]
     if late and (stopped_early or on_timeout == "cancel"):
         cancelled = await cancel_many(
             contexts,
@@ -59,11 +90,10 @@ async def join_many(
             deadline=Deadline.after(_runs.CANCEL_SECONDS),
         )
         for index, outcome in zip(late, cancelled, strict=True):
-            found[index] = outcome
-    elif late:
-        for index in late:
-            found[index] = await _still(contexts, handles[index])
-    result = FanOutResult(results=tuple(item for item in found if item is not None))
+            results[index] = outcome
+    for index in late:
+        results[index] = results[index] or _still(contexts, handles[index])
+    result = FanOutResult(results=tuple(item for item in results if item is not None))
     await release_many(contexts, result)
     _log(contexts, handles, result)
     if late and not stopped_early and on_failure != "collect":
@@ -160,7 +190,7 @@ async def release_many(contexts: Contexts, results: Sequence[RunResult]) -> None
         await _runs.release(context, [result for result in results if place_of(result.handle) == place])
 
 
-async def _still(contexts: Contexts, handle: RunHandle) -> RunResult:
+def _still(contexts: Contexts, handle: RunHandle) -> RunResult:
     """A run that had not ended when the deadline passed, as it was last seen."""
     status = contexts[place_of(handle)].deployment.waiter.status_of(handle)
     return RunResult(handle=handle, status=status or RunStatus.RUNNING)

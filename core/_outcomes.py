@@ -119,9 +119,11 @@ def rolled_back(handle: RunHandle, created_at: datetime | None = None) -> RunRes
 def error_of(result: RunResult) -> RunError | None:
     """The typed error for a result; None when it succeeded or is on its way."""
     handle, values, status = result.handle, result.values, result.status
-    where = f"Run {handle.run_id} of {handle.assistant_id} on thread {handle.thread_id}"
     if not status.ended or status is RunStatus.SUCCESS:
         return None
+    if not handle.run_id:
+        return _error_of_none(result)
+    where = f"Run {handle.run_id} of {handle.assistant_id} on thread {handle.thread_id}"
     if status is RunStatus.ERROR:
         failure = result.error or RunFailure(error="Error")
         return RunFailedError(
@@ -164,6 +166,24 @@ def error_of(result: RunResult) -> RunError | None:
         handle=handle,
         status=status,
         values=values,
+    )
+
+
+def _error_of_none(result: RunResult) -> RunError:
+    """The error for an input of a fan-out that never became a run."""
+    handle, failure = result.handle, result.error
+    if result.status is RunStatus.ERROR:
+        return RunFailedError(
+            f"A run of {handle.assistant_id} was not started: {failure}",
+            handle=handle,
+            status=result.status,
+            error=failure.error if failure is not None else None,
+            detail=failure.message if failure is not None else None,
+        )
+    return RunCancelledError(
+        f"A run of {handle.assistant_id} was never started: the fan-out stopped before its turn.",
+        handle=handle,
+        status=result.status,
     )
 
 

@@ -103,6 +103,24 @@ class RunHandle(OneValue, Model):  # type: ignore[misc]
         return f"run {self.run_id} of {self.assistant_id} on thread {self.thread_id}"
 
 
+class RunItem(Model):
+    """One run of a fan-out that differs from the others in more than its input.
+
+    Attributes:
+        input: The graph's input, as JSON.
+        assistant_id: Instead of the fan-out's.
+        config: Instead of the fan-out's.
+        context: Instead of the fan-out's.
+        metadata: Over the fan-out's.
+    """
+
+    input: Any = None
+    assistant_id: str | None = None
+    config: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+
 class Usage(Model):
     """Tokens that the AI messages of a result report, added up."""
 

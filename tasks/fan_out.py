@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
+from langgraph_sdk.schema import All, Config, Durability
 from prefect.runtime import task_run
 
 from prefect_langgraph import _many, _runs
-from prefect_langgraph._deadline import Deadline
+from prefect_langgraph._deadline import Deadline, check_positive
+from prefect_langgraph._fan_out import FanOut
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph._many import OnFailure
 from prefect_langgraph._runs import CancelAction, OnTimeout, check_choice
+from prefect_langgraph._start import RunRequest
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.errors import InvalidRequestError
-from prefect_langgraph.models import FanOutResult, RunHandle
-from prefect_langgraph.tasks._task import context_for_handle, langgraph_task
+from prefect_langgraph.headers import HeaderValue
+from prefect_langgraph.models import FanOutResult, RunHandle, RunItem
+from prefect_langgraph.tasks._task import (
+    context_for,
+    context_for_handle,
+    langgraph_task,
+    request_of,
+)
+
+
+def _start_name() -> str:
+    return f"start {_count('inputs')} runs"
 
 
 def _join_name() -> str:
@@ -26,9 +41,9 @@ def _cancel_name() -> str:
     return f"cancel {_count()} runs"
 
 
-def _count() -> int:
-    handles: Any = task_run.parameters.get("handles")
-    return len(handles) if isinstance(handles, Sequence) else 0
+def _count(parameter: str = "handles") -> int:
+    many: Any = task_run.parameters.get(parameter)
+    return len(many) if isinstance(many, Sequence) else 0
 
 
 async def _contexts(handles: Sequence[RunHandle], credentials: Credentials) -> _many.Contexts:
@@ -74,6 +89,163 @@ async def _cancel(
     results = await _many.cancel_many(contexts, list(handles), deadline=deadline, action=action)
     await _many.release_many(contexts, results)
     return FanOutResult(results=tuple(results))
+
+
+def requests_of(
+    assistant_id: str | UUID | None,
+    inputs: Sequence[Any],
+    *,
+    metadata: Mapping[str, Any] | None,
+    headers: Mapping[str, HeaderValue] | None,
+    options: Mapping[str, Any],
+) -> list[RunRequest]:
+    """A checked request for each input."""
+    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence):
+        raise InvalidRequestError("inputs: give a list with one input, or one RunItem, per run.")
+    requests: list[RunRequest] = []
+    for index, given in enumerate(inputs):
+        item = given if isinstance(given, RunItem) else RunItem.model_construct(input=given)
+        own = {"config": item.config, "context": item.context}
+        chosen = item.assistant_id or assistant_id
+        if chosen is None:
+            raise InvalidRequestError(f"input {index} has no assistant_id, and neither has the call.")
+        try:
+            request = request_of(
+                chosen,
+                item.input,
+                metadata={**(metadata or {}), **(item.metadata or {})},
+                headers=headers,
+                options={**options, **{key: value for key, value in own.items() if value is not None}},
+            )
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"input {index}: {error}") from None
+        requests.append(request)
+    return requests
+
+
+async def _start(
+    assistant_id: str | UUID | None,
+    inputs: Sequence[Any],
+    *,
+    credentials: Credentials,
+    max_in_flight: int | None,
+    max_wait_seconds: float | None,
+    idempotency_key: str | None,
+    once: bool,
+    detached: bool,
+    metadata: Mapping[str, Any] | None,
+    headers: Mapping[str, HeaderValue] | None,
+    **options: Any,
+) -> list[RunHandle]:
+    check_positive("max_in_flight", max_in_flight)
+    deadline = Deadline.after(max_wait_seconds)
+    requests = requests_of(
+        assistant_id, inputs, metadata=metadata, headers=headers, options=options
+    )
+    context = await context_for(credentials)
+    fan_out = FanOut(
+        context,
+        requests,
+        operation="start_runs",
+        deadline=deadline,
+        max_in_flight=max_in_flight,
+        idempotency_key=idempotency_key,
+        once=once,
+        detached=detached,
+    )
+    handles = await fan_out.start()
+    origins = Counter(handle.origin for handle in handles)
+    shown = ", ".join(f"{count} {origin}" for origin, count in sorted(origins.items()))
+    context.logger.info("Started %d runs: %s", len(handles), shown or "none")
+    return handles
+
+
+@langgraph_task("start_runs", run_name=_start_name)
+def start_runs(
+    assistant_id: str | UUID | None,
+    inputs: Sequence[Any],
+    *,
+    credentials: Credentials = None,
+    config: Config | None = None,
+    context: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    interrupt_before: All | Sequence[str] | None = None,
+    interrupt_after: All | Sequence[str] | None = None,
+    webhook: str | None = None,
+    after_seconds: int | None = None,
+    durability: Durability | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
+    max_in_flight: int | None = None,
+    max_wait_seconds: float | None = None,
+    idempotency_key: str | None = None,
+    once: bool = True,
+    detached: bool = False,
+) -> list[RunHandle]:
+    """Start many runs, a few hundred per request, and return their handles in order.
+
+    Each run has a thread of its own, which goes when the run was joined, or with the flow run. A
+    retry, and a second execution of the flow run, adopt the runs of the first, except those that
+    failed. When the server refuses one, those that were started are cancelled and the refusal is
+    raised. A cancelled caller leaves no run behind. `astart_runs` is the asynchronous twin.
+
+    Args:
+        assistant_id: The assistant's id or the graph's name; None when every `RunItem` names its own.
+        inputs: One per run: the graph's input as JSON, or a `RunItem` that differs in more.
+        credentials: A saved block's name, a block, or None for the block named `default`.
+        config: As in the SDK.
+        context: As in the SDK.
+        metadata: For each run, beside this package's own tags.
+        interrupt_before: Nodes to stop before, or "*".
+        interrupt_after: Nodes to stop after, or "*".
+        webhook: Called by the server when each run ends.
+        after_seconds: Delay before each run begins.
+        durability: "sync", "async" or "exit".
+        headers: For these requests, over the block's. Values are never shown or stored by us.
+        max_in_flight: At most so many on the server at once: the rest starts as others end, and the
+            call returns when the last is started. None is unlimited.
+        max_wait_seconds: Wall clock, until all are started. None is unlimited.
+        idempotency_key: Replaces the keys that are derived from flow run and arguments.
+        once: False starts all of them at every attempt.
+        detached: True lets the runs outlive their flow run: nothing of ours ends them.
+
+    Returns:
+        One handle per input, in their order.
+
+    Raises:
+        DeploymentError: The deployment refused an input, named in a note, or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import join_runs, start_runs
+        >>> handles = start_runs("answer", [{"question": "a"}, {"question": "b"}])
+        >>> len(join_runs(handles))
+        2
+    """
+    return io_loop().run(_start, **locals())
+
+
+@langgraph_task("start_runs", run_name=_start_name)
+async def astart_runs(
+    assistant_id: str | UUID | None,
+    inputs: Sequence[Any],
+    *,
+    credentials: Credentials = None,
+    config: Config | None = None,
+    context: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    interrupt_before: All | Sequence[str] | None = None,
+    interrupt_after: All | Sequence[str] | None = None,
+    webhook: str | None = None,
+    after_seconds: int | None = None,
+    durability: Durability | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
+    max_in_flight: int | None = None,
+    max_wait_seconds: float | None = None,
+    idempotency_key: str | None = None,
+    once: bool = True,
+    detached: bool = False,
+) -> list[RunHandle]:
+    """Start many runs: the asynchronous twin of `start_runs`."""
+    return await io_loop().arun(_start, **locals())
 
 
 @langgraph_task("join_runs", run_name=_join_name)

@@ -1,0 +1,369 @@
+"""Starting many runs, a few hundred per request, each of them once.
+
+The server makes a thread of its own for each run of a batch and copies the run's metadata to it, so
+a search by metadata tells which runs exist. A keyed call first claims itself, as a single run does
+(see `_start`). Who finds the call claimed takes it over: claims the next turn, gives a request of the
+former holder that may be under way a moment to land, looks which runs exist and sends the others. The
+former holder, should it still live, asks before each request whether it was taken over, and stops.
+
+Invariants:
+- A run whose item was found on the server is never sent again, unless it failed in an earlier attempt.
+- After an answer that was lost or was an error, nothing is sent before a look told what exists.
+- What the server refuses is known item by item; one bad item takes no other with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from prefect_langgraph import _outcomes
+from prefect_langgraph._batch_items import Item, chunks_of
+from prefect_langgraph._claims import claim
+from prefect_langgraph._client import Deployment, InDoubtError
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph._keys import key_for
+from prefect_langgraph._runs import Context
+from prefect_langgraph._start import RunRequest, Starter
+from prefect_langgraph.errors import (
+    DeploymentError,
+    InvalidRequestError,
+    LangGraphError,
+    NotFoundError,
+)
+from prefect_langgraph.models import Origin, RunHandle
+from prefect_langgraph.ownership import (
+    BATCH,
+    CLAIM,
+    KEY,
+    Key,
+    Owner,
+    call_ordinal,
+    decide,
+    digest,
+    thread_id_of,
+)
+
+LANDING_SECONDS = 2.0
+"""How long a request whose answer nobody saw is given before what it made is counted."""
+
+_SEARCH_PAGE = 1000
+_CONCURRENCY = 16
+_MOST_DOUBTS = 10
+
+
+class TakenOverError(LangGraphError):
+    """Another process executes the same flow run and goes on with these runs in place of this one."""
+
+
+class BatchStarter:
+    """Starts many runs on one deployment.
+
+    Args:
+        context: The call's.
+        requests: What to run, in order.
+        operation: The name of the task or flow.
+        deadline: The caller's.
+        idempotency_key: Replaces the keys derived from flow run and arguments.
+        once: False for no keys.
+        detached: True leaves the runs untagged, so that they outlive their flow run.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        requests: Sequence[RunRequest],
+        *,
+        operation: str,
+        deadline: Deadline,
+        idempotency_key: str | None = None,
+        once: bool = True,
+        detached: bool = False,
+    ) -> None:
+        if idempotency_key is not None and not once:
+            raise InvalidRequestError("idempotency_key and once=False exclude each other.")
+        self._context = context
+        self._deployment: Deployment = context.deployment
+        self._operation = operation
+        self._deadline = deadline
+        self._idempotency_key = idempotency_key
+        self._detached = detached
+        self._once = once
+        self._token = uuid.uuid4().hex
+        self._group = self._token
+        self._call = ""
+        self._turn = 0
+        self._sent = False
+        self.abandoned = asyncio.Event()
+        self._places: list[str] = []
+        self.items = [Item(index, request) for index, request in enumerate(requests)]
+
+    # -- claiming the call -----------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Give each item its key, claim the call and adopt what earlier attempts have started."""
+        keys = await self._keys()
+        if not keys:
+            return
+        for item, key in zip(self.items, keys, strict=True):
+            item.key = key
+        self._call = hashlib.sha256("".join(key.text for key in keys).encode()).hexdigest()[:32]
+        root = self._context.owner.root
+        chosen = self._idempotency_key is not None or root is None
+        self._group = self._call if chosen or root is None else root[0]
+        while not await claim(
+            self._deployment,
+            self._claim_id(self._turn),
+            holder=self._token,
+            tags=self._context.owner.tags(owns_thread=True),
+            doing=f"claim {len(self.items)} runs",
+            deadline=self._deadline,
+        ):
+            self._turn += 1
+        if self._turn:
+            await asyncio.sleep(LANDING_SECONDS)
+            await self._adopt(self.items, "adopted", fresh=True)
+
+    async def _keys(self) -> list[Key]:
+        owner = self._context.owner
+        if self._idempotency_key is not None:
+            base = Key.chosen(self._idempotency_key).text
+            return [Key.chosen(f"{base}:{item.index}") for item in self.items]
+        if not self._once or owner.root is None:
+            return []
+        calls = [digest(self._operation, item.request.arguments) for item in self.items]
+        if not owner.remote:
+            return [Key.derived(owner.root[0], call, call_ordinal(owner, call)) for call in calls]
+        # Other processes of this attempt may start the same: the place of the whole call tells them
+        # apart, and within it the runs are counted here.
+        whole = await key_for(
+            self._deployment,
+            owner,
+            f"{self._operation} of many",
+            {"calls": calls},
+            idempotency_key=None,
+            once=True,
+        )
+        seen: Counter[str] = Counter()
+        keys: list[Key] = []
+        for call in calls:
+            text = whole.text if whole is not None else owner.root[0]
+            keys.append(Key.derived(text, call, seen[call]))
+            seen[call] += 1
+        self._places = [whole.place] if whole is not None and whole.place is not None else []
+        return keys
+
+    def _claim_id(self, turn: int) -> str:
+        return thread_id_of(f"{self._call}:call:{turn}")
+
+    async def _check_turn(self) -> None:
+        if not self._call:
+            return
+        claim_id = self._claim_id(self._turn + 1)
+        if await self._deployment.lookup.thread(claim_id, self._deadline) is not None:
+            raise TakenOverError(
+                f"Another process executes this flow run and has taken over its {len(self.items)} "
+                "runs. This one starts no more."
+            )
+
+    @property
+    def claim_ids(self) -> list[str]:
+        """The threads by which this call was claimed, to be released with its runs."""
+        claims = [self._claim_id(turn) for turn in range(self._turn + 1)] if self._call else []
+        return claims + self._places
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    async def start(self, items: Sequence[Item]) -> None:
+        """Start items: each has a handle or an error afterwards."""
+        for chunk in chunks_of([item for item in items if item.handle is None]):
+            if self.abandoned.is_set():
+                raise asyncio.CancelledError
+            if self._sent:
+                await self._check_turn()
+            self._sent = True
+            await self._start_chunk(chunk)
+
+    async def _start_chunk(self, chunk: Sequence[Item]) -> None:
+        waiting = list(chunk)
+        doubts = 0
+        while waiting:
+            if not self._deployment.creates_batches:
+                await self._each(waiting, self._start_alone)
+                return
+            try:
+                await self._send(waiting)
+            except InDoubtError as doubt:
+                doubts += 1
+                if self._deadline.passed or doubts > _MOST_DOUBTS:
+                    raise doubt.cause from None
+                await self._settle(waiting)
+            except DeploymentError as error:
+                if error.status_code is None or error.status_code in (401, 403, 429):
+                    raise
+                # The valid ones of this request may have been started.
+                await self._settle(waiting)
+                left = [item for item in waiting if item.handle is None]
+                if len(waiting) > 1:
+                    await self._each(left, self._send_alone)
+                elif left:
+                    await self._start_alone(left[0])
+                    if left[0].error is None and error.status_code in (404, 405):
+                        self._deployment.creates_batches = False
+                return
+            waiting = [item for item in waiting if item.handle is None]
+
+    async def _settle(self, items: Sequence[Item]) -> None:
+        """Find which items a request has started, once their number no longer changes."""
+        before = -1
+        while (found := sum(item.handle is not None for item in items)) != before:
+            before = found
+            await asyncio.sleep(LANDING_SECONDS / 2)
+            await self._adopt([item for item in items if item.handle is None], "started")
+            if all(item.handle is not None for item in items):
+                return
+
+    async def _each(self, items: Sequence[Item], start: Any) -> None:
+        slots = asyncio.Semaphore(_CONCURRENCY)
+
+        async def one(item: Item) -> None:
+            async with slots:
+                await start(item)
+
+        await asyncio.gather(*(one(item) for item in items))
+
+    async def _send_alone(self, item: Item) -> None:
+        await self._start_chunk([item])
+
+    async def _start_alone(self, item: Item) -> None:
+        """Start one by the single way, which tells why, or that only batches are unknown here."""
+        starter = Starter(
+            self._deployment,
+            item.request,
+            owner=self._context.owner,
+            detached=self._detached,
+            key=item.key,
+            thread_id=None,
+            deadline=self._deadline,
+            abandoned=self.abandoned,
+        )
+        try:
+            item.handle = await starter.start()
+        except (InvalidRequestError, NotFoundError) as error:
+            item.error = error
+
+    async def _send(self, items: Sequence[Item]) -> None:
+        payloads: list[Any] = [self._payload(item) for item in items]
+        headers = items[0].request.headers
+        runs = self._deployment.client.runs
+        rows = await self._deployment.send(
+            lambda: runs.create_batch(payloads, headers=dict(headers) if headers else None),
+            doing=f"start {len(items)} runs",
+            deadline=self._deadline,
+            hidden=[item.request.hidden for item in items],
+            repeatable=False,
+        )
+        if len(rows) != len(items):
+            await self._settle(items)
+            return
+        for item, row in zip(items, rows, strict=True):
+            origin: Origin = "restarted" if item.failures else "started"
+            self._hand(item, row["run_id"], row["thread_id"], item.text, origin)
+
+    def _payload(self, item: Item) -> dict[str, Any]:
+        request = item.request
+        return {
+            **request.payload,
+            "assistant_id": request.assistant_id,
+            "on_completion": "keep",
+            "metadata": {**request.metadata, **self._tags(item)},
+        }
+
+    def _tags(self, item: Item) -> dict[str, Any]:
+        owner = Owner() if self._detached else self._context.owner
+        tags = owner.tags(key=item.text, owns_thread=True)
+        tags[BATCH] = self._group
+        if item.key is None:
+            tags[CLAIM] = self._mark(item)
+        return tags
+
+    def _mark(self, item: Item) -> str:
+        return f"{self._token}:{item.index}"
+
+    def _hand(self, item: Item, run_id: str, thread_id: str, key: str | None, origin: Origin) -> None:
+        connection = self._deployment.connection
+        self._deployment.waiter.note_started(run_id)
+        item.handle = RunHandle(
+            run_id=run_id,
+            thread_id=thread_id,
+            assistant_id=item.request.assistant_id,
+            url=connection.url,
+            credentials=connection.name,
+            key=key,
+            owns_thread=True,
+            origin=origin,
+        )
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    async def _adopt(self, items: Sequence[Item], origin: Origin, *, fresh: bool = False) -> None:
+        """Give a handle to each item whose run exists.
+
+        Args:
+            items: Those to look for.
+            origin: How they came to be.
+            fresh: True counts failed runs, which are of earlier attempts, and does not adopt them.
+        """
+        by_mark: dict[str, list[tuple[str, str | None]]] = {}
+        async for thread in self._threads():
+            metadata = thread.get("metadata") or {}
+            key = metadata.get(KEY)
+            mark = key.partition(".")[0] if key is not None else str(metadata.get(CLAIM))
+            by_mark.setdefault(mark, []).append((thread["thread_id"], key))
+
+        async def one(item: Item) -> None:
+            mark = item.key.text if item.key is not None else self._mark(item)
+            for thread_id, key in by_mark.get(mark, []):
+                await self._adopt_one(item, thread_id, key, origin, fresh)
+
+        await self._each(items, one)
+
+    async def _adopt_one(
+        self, item: Item, thread_id: str, key: str | None, origin: Origin, fresh: bool
+    ) -> None:
+        newest = await self._deployment.lookup.newest_runs(thread_id, self._deadline)
+        if not newest:
+            return
+        run = newest[-1]
+        number = int((key or "").partition(".")[2] or 0)
+        if fresh and decide(_outcomes.RUN_STATUSES[run["status"]]) == "restart":
+            item.failures = max(item.failures, number + 1)
+        elif fresh or key == item.text:
+            self._hand(item, run["run_id"], thread_id, key, origin)
+
+    async def _threads(self) -> AsyncIterator[dict[str, Any]]:
+        """Every thread of this group, oldest first so that pages stay put while more are made."""
+        threads, offset = self._deployment.client.threads, 0
+        while True:
+            start = offset
+            page = await self._deployment.send(
+                lambda: threads.search(
+                    metadata={BATCH: self._group},
+                    select=["thread_id", "metadata"],
+                    limit=_SEARCH_PAGE,
+                    offset=start,  # noqa: B023
+                    sort_by="created_at",
+                    sort_order="asc",
+                ),
+                doing=f"look for {len(self.items)} runs",
+                deadline=self._deadline,
+            )
+            for thread in page:
+                yield dict(thread)
+            if len(page) < _SEARCH_PAGE:
+                return
+            offset += len(page)

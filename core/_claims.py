@@ -1,0 +1,62 @@
+"""Claims: threads whose id follows from what is claimed, of which the server lets one be created."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from prefect_langgraph._client import Deployment, InDoubtError
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.ownership import CLAIM
+
+_LOOK_EVERY_SECONDS = 0.2
+
+
+async def claim(
+    deployment: Deployment,
+    thread_id: str,
+    *,
+    holder: str,
+    tags: Mapping[str, Any],
+    doing: str,
+    deadline: Deadline,
+) -> bool:
+    """True when the claim is the holder's, now or from before; False when it is another's.
+
+    Args:
+        deployment: Where.
+        thread_id: What is claimed.
+        holder: Tells this claimant from others, also when an answer is lost.
+        tags: By which the claim is released with its flow run.
+        doing: For messages.
+        deadline: The caller's.
+
+    Raises:
+        UnreachableError: Whose the claim is could not be learned.
+    """
+    threads = deployment.client.threads
+    patience = Deadline.after(deployment.connection.patience_seconds)
+    metadata = {**tags, CLAIM: holder}
+    while True:
+        try:
+            await deployment.send(
+                lambda: threads.create(thread_id=thread_id, if_exists="raise", metadata=metadata),
+                doing=doing,
+                deadline=deadline,
+                repeatable=False,
+            )
+        except InDoubtError as doubt:
+            if deadline.passed or patience.passed:
+                raise doubt.cause from None
+        except InvalidRequestError as error:
+            if error.status_code != 409:
+                raise
+        else:
+            return True
+        thread = await deployment.lookup.thread(thread_id, deadline)
+        if thread is not None:
+            return bool((thread.get("metadata") or {}).get(CLAIM) == holder)
+        # Released meanwhile, or the request with the lost answer never arrived.
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)

@@ -1,0 +1,261 @@
+"""Starting many runs and waiting for them, with a bound on how many are in flight.
+
+Invariants:
+- There is one result per input, in order: of a run that ended, of one the server refused, or of one
+  that was never started because the waiting stopped before.
+- Whoever is cancelled cancels every run it started, and asks whether that worked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from prefect_langgraph import _many, _runs
+from prefect_langgraph._batch import BatchStarter
+from prefect_langgraph._batch_items import Item
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph._many import OnFailure
+from prefect_langgraph._runs import Context, OnTimeout
+from prefect_langgraph._start import RunRequest
+from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.models import FanOutResult, RunFailure, RunHandle, RunResult, RunStatus
+
+OnStarted = Callable[[Sequence[RunHandle]], None]
+OnEnded = Callable[[int, RunResult], None]
+
+REFILL_SHARE = 0.1
+"""A bounded fan-out starts more when this share of its bound is free, and not for every single run."""
+
+
+class FanOut:
+    """Many runs of one call.
+
+    Args:
+        context: The call's.
+        requests: What to run, in order.
+        operation: The name of the task or flow.
+        deadline: The caller's.
+        max_in_flight: How many may be on the server at once. None is unlimited.
+        stop_after: Stops at so many failures: starts no more, and leaves the rest unfinished.
+        on_started: Told of handles as they are started or adopted.
+        on_ended: Told of results as they come in.
+        options: Further arguments of `BatchStarter`.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        requests: Sequence[RunRequest],
+        *,
+        operation: str,
+        deadline: Deadline,
+        max_in_flight: int | None = None,
+        stop_after: int | None = None,
+        on_started: OnStarted | None = None,
+        on_ended: OnEnded | None = None,
+        **options: Any,
+    ) -> None:
+        self._context = context
+        self._deadline = deadline
+        self._starter = BatchStarter(
+            context, requests, operation=operation, deadline=deadline, **options
+        )
+        self._bound = max_in_flight
+        self._stop_after = stop_after
+        self._on_started = on_started
+        self._on_ended = on_ended
+        self._found: list[RunResult | None] = [None] * len(requests)
+        self._waits: dict[int, asyncio.Task[None]] = {}
+        self._done: list[int] = []
+        self._in_flight = 0
+        self._failures = 0
+        self._late = False
+        self._changed = asyncio.Event()
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The runs, in order."""
+        return self._starter.items
+
+    async def start(self) -> list[RunHandle]:
+        """Start all and return their handles; a refused one cancels those that were started.
+
+        Raises:
+            DeploymentError: The first refusal, with the index of its input in a note.
+        """
+        try:
+            await self._guarded(self._feed(joins=self._bound is not None))
+        finally:
+            await self._stop_waiting()
+        for item in self.items:
+            if item.error is not None:
+                await self._let_go()
+                item.error.add_note(
+                    f"input {item.index} of {len(self.items)}; the others were cancelled"
+                )
+                raise item.error
+        return [item.handle for item in self.items if item.handle is not None]
+
+    async def run(self, *, on_failure: OnFailure, on_timeout: OnTimeout) -> FanOutResult:
+        """Start all, wait for all, and return every result or raise, by the policy."""
+        try:
+            await self._guarded(self._feed_and_wait())
+        finally:
+            await self._stop_waiting()
+        handles = [item.handle or self._no_handle(item) for item in self.items]
+        for item in self.items:
+            if item.handle is None:
+                self._found[item.index] = self._not_started(item)
+        return await _many.conclude(
+            {_many.place_of(handle): self._context for handle in handles},
+            handles,
+            self._found,
+            on_failure=on_failure,
+            deadline=self._deadline,
+            on_timeout=on_timeout,
+            stopped_early=self._stopped and not self._late,
+        )
+
+    # -- feeding ---------------------------------------------------------------------------------
+
+    async def _feed_and_wait(self) -> None:
+        await self._feed(joins=True)
+        while self._in_flight and not self._stopped:
+            await self._change()
+
+    @property
+    def _stopped(self) -> bool:
+        failed = self._stop_after is not None and self._failures >= self._stop_after
+        return failed or self._late
+
+    async def _feed(self, *, joins: bool) -> None:
+        await self._starter.prepare()
+        self._note([item for item in self.items if item.handle is not None], joins)
+        waiting = [item for item in self.items if item.handle is None]
+        while waiting and not self._stopped:
+            room = len(waiting) if self._bound is None else self._bound - self._in_flight
+            least = 1 if self._bound is None else max(1, int(self._bound * REFILL_SHARE))
+            if room < min(least, len(waiting)):
+                await self._change()
+                continue
+            batch, waiting = waiting[:room], waiting[room:]
+            await self._starter.start(batch)
+            self._note(batch, joins)
+
+    def _note(self, items: Sequence[Item], joins: bool) -> None:
+        handles: list[RunHandle] = []
+        for item in items:
+            if item.handle is None:
+                self._count_failure(self._not_started(item))
+                continue
+            handles.append(item.handle)
+            if joins:
+                self._in_flight += 1
+                wait = asyncio.create_task(self._wait(item.index, item.handle))
+                self._waits[item.index] = wait
+                wait.add_done_callback(partial(self._ended, item.index))
+        claims = self._starter.claim_ids
+        if handles and claims:
+            # They go with the first run that is given back.
+            places = self._context.deployment.places
+            places[handles[0].run_id] = tuple({*places.get(handles[0].run_id, ()), *claims})
+        if handles and self._on_started is not None:
+            self._on_started(handles)
+
+    async def _wait(self, index: int, handle: RunHandle) -> None:
+        result = await _runs.watch(
+            self._context, handle, deadline=self._deadline, exact=False, quiet=True
+        )
+        self._in_flight -= 1
+        if result is None:
+            self._late = True
+        else:
+            self._found[index] = result
+            self._count_failure(result)
+            if self._on_ended is not None:
+                self._on_ended(index, result)
+
+    def _ended(self, index: int, _: asyncio.Task[None]) -> None:
+        self._done.append(index)
+        self._changed.set()
+
+    def _count_failure(self, result: RunResult) -> None:
+        self._failures += result.status is not RunStatus.SUCCESS
+
+    async def _change(self) -> None:
+        """Wait until runs have ended; raise what a wait raised."""
+        timeout = self._deadline.remaining()
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        except TimeoutError:
+            self._late = True
+        self._changed.clear()
+        while self._done:
+            self._waits.pop(self._done.pop()).result()
+
+    # -- letting go ------------------------------------------------------------------------------
+
+    async def _guarded(self, work: Any) -> None:
+        """Do the work; when the caller is cancelled, or it fails, cancel every run it started."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # A request may have left: only its answer tells what there is to cancel.
+            self._starter.abandoned.set()
+            self._late = True
+            self._changed.set()
+            await asyncio.wait([task])
+            await self._let_go()
+            raise
+        except LangGraphError:
+            await self._let_go()
+            raise
+
+    async def _let_go(self) -> None:
+        handles = [
+            item.handle
+            for item in self.items
+            if item.handle is not None and self._found[item.index] is None
+        ]
+        if not handles:
+            return
+        logger = self._context.logger
+        contexts = {_many.place_of(handle): self._context for handle in handles}
+        deadline = Deadline.after(_runs.CANCEL_SECONDS)
+        try:
+            results = await _many.cancel_many(contexts, handles, deadline=deadline)
+            await _many.release_many(contexts, results)
+        except LangGraphError as error:
+            logger.warning("Runs may still be running: %s", error)
+        else:
+            logger.info("Stopped waiting for %d runs: cancelled", len(handles))
+
+    async def _stop_waiting(self) -> None:
+        waits = list(self._waits.values())
+        for task in waits:
+            task.cancel()
+        if waits:
+            await asyncio.wait(waits)
+
+    def _no_handle(self, item: Item) -> RunHandle:
+        connection = self._context.deployment.connection
+        return RunHandle(
+            run_id="",
+            thread_id="",
+            assistant_id=item.request.assistant_id,
+            url=connection.url,
+            credentials=connection.name,
+            key=item.text,
+        )
+
+    def _not_started(self, item: Item) -> RunResult:
+        handle = self._no_handle(item)
+        if item.error is not None:
+            failure = RunFailure(error=type(item.error).__name__, message=str(item.error))
+            return RunResult(handle=handle, status=RunStatus.ERROR, error=failure)
+        failure = RunFailure(error="NotStarted", message="the fan-out stopped before it was its turn")
+        return RunResult(handle=handle, status=RunStatus.CANCELLED, error=failure)
