@@ -1,0 +1,252 @@
+"""What a fan-out came to, as a page in Prefect's UI. Holds no input, no header and no secret."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import quote, urlsplit
+
+from prefect.artifacts import MarkdownArtifact
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+
+from prefect_langgraph._log import run_logger
+from prefect_langgraph._timeline import OUTCOME_COLOURS, Sample, data_uri, duration, timeline_svg
+from prefect_langgraph.models import FanOutResult, RunHandle, RunResult, RunStatus, Usage
+
+Links = Callable[[RunHandle], str | None]
+
+FAILURES_SHOWN = 10
+"""How many failed runs, and how many different errors, a report lists."""
+
+ERROR_CHARACTERS = 300
+PUBLISH_SECONDS = 30.0
+_KEY_CHARACTERS = 100
+
+_MEANING = {
+    RunStatus.SUCCESS: "ended with its values",
+    RunStatus.INTERRUPTED: "waits for a person",
+    RunStatus.CANCELLED: "stopped by somebody",
+    RunStatus.TIMEOUT: "stopped by the server's own time limit",
+    RunStatus.ERROR: "the graph raised an exception",
+    RunStatus.LOST: "the server no longer knows it",
+    RunStatus.RUNNING: "still running when this was written",
+    RunStatus.PENDING: "still waiting on the server when this was written",
+}
+
+
+def current_flow_run() -> FlowRun | None:
+    """The flow run that this code runs in, or None outside of any."""
+    context = FlowRunContext.get()
+    return context.flow_run if context is not None else None
+
+
+def artifact_key(label: str) -> str:
+    """An artifact key for this label in the current flow run; the same when the flow run is retried."""
+    flow_run = current_flow_run()
+    name = "" if flow_run is None else _slug(flow_run.name) or str(flow_run.id)[:8]
+    return _slug(f"{label}-{name}")[:_KEY_CHARACTERS].strip("-")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def fan_out_report(
+    result: FanOutResult,
+    *,
+    title: str,
+    samples: Sequence[Sample],
+    seconds: float,
+    links: Links | None,
+    rerun_hint: str,
+) -> str:
+    """Write the report of a fan-out, in markdown.
+
+    Args:
+        result: What became of each run.
+        title: The heading, as plain text.
+        samples: What `FanOutProgress` saw.
+        seconds: How long the fan-out took by the wall clock.
+        links: Gives the address of a run's page, or None where there is none.
+        rerun_hint: How to run only what failed, in markdown. Shown when something failed.
+    """
+    sections = [
+        f"# {literal(title)}",
+        _summary(result, seconds),
+        _picture(result, samples, seconds),
+        _outcomes(result),
+        _latency(result),
+        _tokens(result),
+        *_failures(result, links),
+        f"## Run only these again\n\n{rerun_hint}" if result.failed and rerun_hint else "",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+async def publish_report(markdown: str, *, key: str, description: str) -> None:
+    """Make the report an artifact of the current flow run; outside of one, do nothing.
+
+    The results do not depend on it: when Prefect's API refuses, that is logged.
+    """
+    if current_flow_run() is None:
+        return
+    try:
+        async with asyncio.timeout(PUBLISH_SECONDS):
+            await MarkdownArtifact(key=key, description=description, markdown=markdown).acreate()
+    except Exception as error:  # noqa: BLE001 a report must not lose the results that it is about
+        run_logger().warning("The report of the fan-out was not saved: %s", describe(error))
+
+
+def describe(error: Exception) -> str:
+    """An error of Prefect's API in a few words, without the request."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return type(error).__name__ + (f" (HTTP {status})" if status is not None else "")
+
+
+def literal(text: str, limit: int = ERROR_CHARACTERS) -> str:
+    """Text of somebody else's as one bounded line that markdown shows as it is."""
+    line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+", " ", text).split())
+    if len(line) > limit:
+        line = line[: limit - 1].rstrip() + "…"
+    # CommonMark: a backslash before any ASCII punctuation makes it literal, in tables too.
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", line)
+
+
+def _summary(result: FanOutResult, seconds: float) -> str:
+    total = len(result)
+    if not total:
+        return "There was nothing to run."
+    good = result.counts.get(RunStatus.SUCCESS, 0)
+    rate = f", {_rounded(total / seconds)} a second" if seconds > 0 else ""
+    verdict = (
+        f"**{'The run' if total == 1 else f'All {total:,} runs'} succeeded**"
+        if good == total
+        else f"**{total - good:,} of {total:,} runs did not succeed**"
+    )
+    lines = [f"{verdict} in {duration(seconds)}{rate}."]
+    origins = Counter(item.origin for item in result)
+    if origins["adopted"] or origins["restarted"]:
+        lines.append(
+            f"Started {origins['started']:,}, adopted {origins['adopted']:,} from an earlier attempt, "
+            f"restarted {origins['restarted']:,} that had failed in an earlier attempt."
+        )
+    else:
+        lines.append(f"Started {origins['started']:,}; none was left from an earlier attempt.")
+    return " ".join(lines)
+
+
+def _picture(result: FanOutResult, samples: Sequence[Sample], seconds: float) -> str:
+    if not samples or not len(result):
+        return ""
+    counts = ", ".join(f"{count:,} {status}" for status, count in _ordered(result))
+    uri = data_uri(timeline_svg(samples, seconds=seconds))
+    return f"![Timeline of {len(result):,} runs over {duration(seconds)}: {counts}]({uri})"
+
+
+def _ordered(result: FanOutResult) -> list[tuple[RunStatus, int]]:
+    order = [*OUTCOME_COLOURS, RunStatus.RUNNING, RunStatus.PENDING]
+    return [(status, count) for status in order if (count := result.counts.get(status, 0))]
+
+
+def _outcomes(result: FanOutResult) -> str:
+    if not len(result):
+        return ""
+    rows = [
+        (str(status), f"{count:,}", _percent(count, len(result)), _MEANING[status])
+        for status, count in _ordered(result)
+    ]
+    return "## Outcomes\n\n" + _table(("Outcome", "Runs", "Share", "Meaning"), rows, right=(1, 2))
+
+
+def _latency(result: FanOutResult) -> str:
+    found = sorted(item.seconds for item in result if item.status.ended and item.seconds is not None)
+    if not found:
+        return ""
+    p50, p90, p99 = percentiles(found)
+    row = [duration(value) for value in (p50, p90, p99, found[-1])]
+    return (
+        "## Time per run\n\nFrom creation to end by the server's clock, its queue included; "
+        f"{len(found):,} runs.\n\n"
+        + _table(("Half within", "90 % within", "99 % within", "Longest"), [row])
+    )
+
+
+def percentiles(found: Sequence[float]) -> tuple[float, float, float]:
+    """The 50th, 90th and 99th percentile of at least one number."""
+    if len(found) == 1:
+        return found[0], found[0], found[0]
+    cuts = statistics.quantiles(found, n=100, method="inclusive")
+    return cuts[49], cuts[89], cuts[98]
+
+
+def _tokens(result: FanOutResult) -> str:
+    reported = [item.usage for item in result if item.usage is not None]
+    if not reported:
+        return ""
+    total = sum(reported, Usage())
+    row = [f"{value:,}" for value in (total.input_tokens, total.output_tokens, total.total_tokens)]
+    per_run = f"{_rounded(total.total_tokens / len(reported))} a run"
+    return f"## Tokens\n\nReported by the messages of {len(reported):,} runs; {per_run}.\n\n" + _table(
+        ("Input", "Output", "Total"), [row]
+    )
+
+
+def _failures(result: FanOutResult, links: Links | None) -> Iterable[str]:
+    failed = [
+        (index, item) for index, item in enumerate(result) if item.status is not RunStatus.SUCCESS
+    ]
+    if not failed:
+        return
+    kinds = Counter((item.status, _why(item)) for _, item in failed)
+    if len(kinds) < len(failed):
+        first = kinds.most_common(FAILURES_SHOWN)
+        rows = [(f"{count:,}", str(status), why) for (status, why), count in first]
+        more = _more(len(kinds), "kinds")
+        yield f"## What went wrong\n\n{more}" + _table(("Runs", "Outcome", "Error"), rows, right=(0,))
+    rows_of_runs = [
+        (f"{index:,}", str(item.status), _why(item), _link(item.handle, links))
+        for index, item in failed[:FAILURES_SHOWN]
+    ]
+    heading = "First runs that did not succeed" if len(failed) > 1 else "The run that did not succeed"
+    yield f"## {heading}\n\n{_more(len(failed), 'runs')}" + _table(
+        ("Input", "Outcome", "Error", "Run"), rows_of_runs, right=(0,)
+    )
+
+
+def _more(count: int, what: str) -> str:
+    return f"{FAILURES_SHOWN} of {count:,} {what}.\n\n" if count > FAILURES_SHOWN else ""
+
+
+def _why(result: RunResult) -> str:
+    return literal(str(result.error)) if result.error is not None else _MEANING[result.status]
+
+
+def _link(handle: RunHandle, links: Links | None) -> str:
+    text = literal(handle.run_id)
+    address = links(handle) if links is not None else None
+    if address is None:
+        return text
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return text
+    # A password in an address must not be shown, and what is left must not end the link.
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return f"[{text}]({quote(bare, safe=':/?#@!$&*+,;=%~')})"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    rule = ["---:" if column in right else "---" for column in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def _percent(count: int, total: int) -> str:
+    share = 100 * count / total
+    return f"{share:.0f} %" if share == round(share) else f"{share:.2f} %"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
