@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ThreadBusyError,
         UnreachableError,
     )
+    from prefect_langgraph.flows.fan_out import afan_out, fan_out
     from prefect_langgraph.headers import HeaderPolicy
     from prefect_langgraph.models import (
         FanOutResult,
@@ -81,10 +82,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "blocks.assistant": (
-        "LangGraphAssistant",
-        "LangGraphRun",
-    ),
+    "blocks.assistant": ("LangGraphAssistant", "LangGraphRun"),
     "blocks.credentials": ("LangGraphCredentials",),
     "errors": (
         "AuthenticationError",
@@ -106,28 +104,19 @@ _HOMES = {
         "ThreadBusyError",
         "UnreachableError",
     ),
+    "flows.fan_out": ("afan_out", "fan_out"),
     "headers": ("HeaderPolicy",),
-    "models": (
-        "FanOutResult",
-        "RunFailure",
-        "RunHandle",
-        "RunItem",
-        "RunResult",
-        "RunStatus",
-        "Usage",
-    ),
+    "models": ("FanOutResult", "RunFailure", "RunHandle", "RunItem", "RunResult", "RunStatus", "Usage"),
     "schedules": ("next_fires",),
     "tasks.background": (
         "acancel_run",
         "aget_run",
         "ajoin_run",
         "astart_run",
-    "astart_runs",
         "cancel_run",
         "get_run",
         "join_run",
         "start_run",
-    "start_runs",
     ),
     "tasks.fan_out": (
         "acancel_runs",
@@ -137,12 +126,7 @@ _HOMES = {
         "join_runs",
         "start_runs",
     ),
-    "tasks.runs": (
-        "arun_on_thread",
-        "arun_stateless",
-        "run_on_thread",
-        "run_stateless",
-    ),
+    "tasks.runs": ("arun_on_thread", "arun_stateless", "run_on_thread", "run_stateless"),
     "tasks.threads": (
         "acreate_thread",
         "adelete_thread",
@@ -191,6 +175,7 @@ __all__ = [
     "acancel_runs",
     "acreate_thread",
     "adelete_thread",
+    "afan_out",
     "aget_run",
     "aget_thread_state",
     "ajoin_run",
@@ -204,6 +189,7 @@ __all__ = [
     "cancel_runs",
     "create_thread",
     "delete_thread",
+    "fan_out",
     "get_run",
     "get_thread_state",
     "join_run",

@@ -97,7 +97,7 @@ async def conclude(
     await release_many(contexts, result)
     _log(contexts, handles, result)
     if late and not stopped_early and on_failure != "collect":
-        raise _timed_out(handles, late, deadline, on_timeout, result)
+        raise deadline_passed(result, deadline, on_timeout)
     return result if on_failure == "collect" else result.raise_for_failures()
 
 
@@ -203,20 +203,22 @@ def _log(contexts: Contexts, handles: Sequence[RunHandle], result: FanOutResult)
         logger.info("Joined %d runs: %s", len(handles), shown)
 
 
-def _timed_out(
-    handles: Sequence[RunHandle],
-    late: Sequence[int],
-    deadline: Deadline,
-    on_timeout: OnTimeout,
-    result: FanOutResult,
+def deadline_passed(
+    result: FanOutResult, deadline: Deadline, on_timeout: OnTimeout
 ) -> JoinTimeoutError:
+    """What to raise when the deadline passed before all had ended, with every result."""
+    late = [item for item in result if not item.status.ended] or [
+        item for item in result if item.status is RunStatus.CANCELLED
+    ]
     done = "They were cancelled." if on_timeout == "cancel" else "They go on."
+    first = late[0] if late else result[0]
     return JoinTimeoutError(
-        f"{len(late)} of {len(handles)} runs passed max_wait_seconds={deadline.max_wait_seconds:g}, "
-        f"the first {handles[late[0]]}. {done} See .result for every run; raise the limit, join again, "
+        f"{len(late)} of {len(result)} runs passed "
+        f"max_wait_seconds={deadline.max_wait_seconds or 0:g}, the first {first.handle}. {done} "
+        "See .result for every run; raise the limit, join again, "
         "or use on_failure='collect'.",
-        handle=handles[late[0]],
+        handle=first.handle,
         max_wait_seconds=deadline.max_wait_seconds,
-        status=result[late[0]].status,
+        status=first.status,
         result=result,
     )

@@ -1,0 +1,378 @@
+"""Thousands of runs from one flow, with a report of what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import ValidationError
+
+from prefect_langgraph import _many
+from prefect_langgraph._deadline import Deadline, check_positive
+from prefect_langgraph._events import FanOutEvents
+from prefect_langgraph._fan_out import FanOut
+from prefect_langgraph._loop import io_loop
+from prefect_langgraph._many import OnFailure
+from prefect_langgraph._progress import FanOutProgress
+from prefect_langgraph._report import artifact_key, fan_out_report, publish_report
+from prefect_langgraph._result_file import ResultFile, read_inputs
+from prefect_langgraph._runs import Context, OnTimeout, check_choice
+from prefect_langgraph._start import RunRequest
+from prefect_langgraph.blocks.credentials import LangGraphCredentials
+from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.flows._per_run import PerRun
+from prefect_langgraph.models import FanOutResult, RunHandle, RunItem, RunResult
+from prefect_langgraph.ownership import digest
+from prefect_langgraph.tasks._task import context_for
+from prefect_langgraph.tasks.fan_out import requests_of
+
+_FLUSH_SECONDS = 1.0
+MAX_IN_FLIGHT = 1000
+"""The default bound: a server slows down as runs pile up in its queue."""
+
+
+@dataclass
+class _Plan:
+    """What a fan-out is to do, checked before anything is sent."""
+
+    assistant: str
+    requests: list[RunRequest]
+    tolerated: int
+    on_failure: OnFailure
+    on_timeout: OnTimeout
+    deadline: Deadline
+    max_in_flight: int | None
+    file: ResultFile | None
+    known: dict[int, RunResult] = field(default_factory=dict)
+
+    @property
+    def todo(self) -> list[int]:
+        """The inputs that have no success yet."""
+        return [index for index in range(len(self.requests)) if index not in self.known]
+
+
+def _tolerated(max_failures: float | None, total: int) -> int:
+    """How many failures are put up with: a number as it is, a fraction of the whole."""
+    if max_failures is None:
+        return 0
+    if isinstance(max_failures, bool) or max_failures < 0:
+        raise InvalidRequestError(
+            f"max_failures={max_failures!r}: give a number of runs, or a fraction below 1."
+        )
+    if isinstance(max_failures, float):
+        if max_failures >= 1:
+            raise InvalidRequestError(
+                f"max_failures={max_failures!r}: a fraction is below 1, and a number of runs is an int."
+            )
+        return int(max_failures * total)
+    return max_failures
+
+
+def _items(inputs: Sequence[Any], as_items: bool) -> list[Any]:
+    if not as_items:
+        return list(inputs)
+    found: list[Any] = []
+    for index, given in enumerate(inputs):
+        try:
+            found.append(given if isinstance(given, RunItem) else RunItem.model_validate(given))
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, part["loc"])) or "it" for part in error.errors())
+            raise InvalidRequestError(
+                f"input {index} is no RunItem ({fields}); its fields are "
+                f"{', '.join(RunItem.model_fields)}."
+            ) from None
+    return found
+
+
+async def _plan(
+    assistant_id: str | None,
+    inputs: Sequence[Any] | None,
+    *,
+    input_path: str | None,
+    output_path: str | None,
+    items: bool,
+    config: dict[str, Any] | None,
+    context: dict[str, Any] | None,
+    metadata: dict[str, Any] | None,
+    on_failure: OnFailure,
+    max_failures: float | None,
+    max_in_flight: int | None,
+    max_wait_seconds: float | None,
+    on_timeout: OnTimeout,
+) -> _Plan:
+    check_choice("on_failure", on_failure, ("raise", "fail_fast", "collect"))
+    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
+    check_positive("max_in_flight", max_in_flight)
+    deadline = Deadline.after(max_wait_seconds)
+    if (inputs is None) == (input_path is None):
+        raise InvalidRequestError("Give inputs, or input_path, and not both.")
+    if input_path is not None:
+        inputs = await asyncio.to_thread(read_inputs, input_path)
+    requests = requests_of(
+        assistant_id,
+        _items(inputs or [], items),
+        metadata=metadata,
+        headers=None,
+        options={"config": config, "context": context},
+    )
+    file = None
+    if output_path is not None:
+        fingerprints = [digest("fan_out", request.arguments)[:32] for request in requests]
+        file = ResultFile(output_path, fingerprints)
+    names = {request.assistant_id for request in requests}
+    return _Plan(
+        assistant=assistant_id or (names.pop() if len(names) == 1 else f"{len(names)} assistants"),
+        requests=requests,
+        tolerated=_tolerated(max_failures, len(requests)),
+        on_failure=on_failure,
+        on_timeout=on_timeout,
+        deadline=deadline,
+        max_in_flight=max_in_flight,
+        file=file,
+    )
+
+
+class _Watch:
+    """What is shown and written while a fan-out goes on."""
+
+    def __init__(self, plan: _Plan, context: Context) -> None:
+        self._plan = plan
+        self._context = context
+        self._began = time.monotonic()
+        label = f"fan-out-{plan.assistant}"
+        self.progress = FanOutProgress(len(plan.todo), label=label)
+        self.events = FanOutEvents(len(plan.todo), label=label)
+        self._label = label
+
+    def started(self, handles: Sequence[RunHandle]) -> None:
+        self.progress.started(len(handles))
+
+    def ended(self, index: int, result: RunResult) -> None:
+        self.progress.ended(result)
+        self.events.run_ended(result)
+        if self._plan.file is not None:
+            self._plan.file.add(index, result)
+
+    async def write(self) -> None:
+        """Keep the file of results up to date until cancelled."""
+        while self._plan.file is not None:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            await asyncio.to_thread(self._plan.file.flush)
+
+    async def report(self, result: FanOutResult) -> None:
+        """Write the file whole and publish the report."""
+        plan, seconds = self._plan, time.monotonic() - self._began
+        if plan.file is not None:
+            await asyncio.to_thread(plan.file.finish, result)
+        self.events.fan_out_ended(seconds=seconds)
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
+        self._context.logger.info("Fan-out of %d runs ended: %s", len(result), counts or "no runs")
+        markdown = fan_out_report(
+            result,
+            title=f"{len(result):,} runs of {plan.assistant}",
+            samples=self.progress.samples,
+            seconds=seconds,
+            links=_studio_link,
+            rerun_hint=self._rerun_hint(len(result) - len(result.failed)),
+        )
+        await publish_report(
+            markdown, key=artifact_key(self._label), description=f"Fan-out: {counts or 'no runs'}"
+        )
+
+    def _rerun_hint(self, succeeded: int) -> str:
+        if self._plan.file is not None:
+            return (
+                f"Run the flow again with the same `output_path`: it skips the {succeeded:,} that "
+                "succeeded and runs only the rest."
+            )
+        return (
+            "Retry this flow run: it adopts what succeeded and starts the rest afresh. Or give the "
+            "flow an `output_path`; then every later run of it does so."
+        )
+
+
+def _studio_link(handle: RunHandle) -> str | None:
+    """Where a person can answer a run that waits for one."""
+    if not handle.run_id:
+        return None
+    return f"https://smith.langchain.com/studio/?baseUrl={handle.url}&threadId={handle.thread_id}"
+
+
+async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> FanOutResult:
+    """Run what has no success yet, and put the results in the order of the inputs."""
+    if plan.file is not None:
+        connection = context.deployment.connection
+        shared = {
+            "assistant_id": plan.assistant,
+            "url": connection.url,
+            "credentials": connection.name,
+        }
+        plan.known = await asyncio.to_thread(plan.file.succeeded, shared)
+        if plan.known:
+            context.logger.info("%d of %d succeeded before", len(plan.known), len(plan.requests))
+    watch, todo = _Watch(plan, context), plan.todo
+    watch.events.fan_out_started()
+    writer = asyncio.create_task(watch.write())
+    try:
+        async with watch.progress:
+            part = await _run_part(plan, context, watch, todo, per_run_tasks)
+    finally:
+        writer.cancel()
+        await asyncio.wait([writer])
+        if plan.file is not None:
+            # Also when it is cancelled: what succeeded need not be paid again.
+            plan.file.flush()
+    results = {**plan.known, **dict(zip(todo, part, strict=True))}
+    whole = FanOutResult(results=tuple(results[index] for index in range(len(plan.requests))))
+    await watch.report(whole)
+    return whole
+
+
+async def _run_part(
+    plan: _Plan, context: Context, watch: _Watch, todo: Sequence[int], per_run_tasks: bool
+) -> FanOutResult:
+    requests = [plan.requests[index] for index in todo]
+
+    def ended(index: int, result: RunResult) -> None:
+        watch.ended(todo[index], result)
+
+    # The policy is applied to the whole at the end; here failures only stop what is to fail fast.
+    stop_after = plan.tolerated + 1 if plan.on_failure == "fail_fast" else None
+    if per_run_tasks:
+        part = PerRun(
+            context, requests, plan.deadline, plan.max_in_flight, stop_after, watch.started, ended
+        )
+        return await part.run(on_timeout=plan.on_timeout)
+    fan_out = FanOut(
+        context,
+        requests,
+        operation="fan_out",
+        deadline=plan.deadline,
+        max_in_flight=plan.max_in_flight,
+        stop_after=stop_after,
+        on_started=watch.started,
+        on_ended=ended,
+    )
+    return await fan_out.run(on_failure="collect", on_timeout=plan.on_timeout)
+
+
+async def _fan_out(
+    assistant_id: str | None,
+    inputs: Sequence[Any] | None,
+    *,
+    credentials: LangGraphCredentials | str | None,
+    per_run_tasks: bool,
+    **arguments: Any,
+) -> FanOutResult:
+    plan = await _plan(assistant_id, inputs, **arguments)
+    context = await context_for(credentials)
+    if context.deployment.connection.name is None:
+        # The finalizer cannot reach a deployment whose block was not saved.
+        context = replace(context, owner=replace(context.owner, finalized=False))
+    result = await _execute(plan, context, per_run_tasks=per_run_tasks)
+    if plan.on_failure != "collect":
+        stopped = [item for item in result if not item.status.ended or item.status == "cancelled"]
+        if plan.deadline.passed and stopped:
+            raise _many.deadline_passed(result, plan.deadline, plan.on_timeout)
+        if len(result.failed) > plan.tolerated:
+            result.raise_for_failures()
+    return result
+
+
+def _name() -> str:
+    parameters = flow_run.parameters
+    inputs = parameters.get("inputs")
+    many = f"{len(inputs):,}" if isinstance(inputs, list) else "many"
+    return f"fan out {many} runs of {parameters.get('assistant_id') or 'assistants'}"
+
+
+@flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
+def fan_out(
+    assistant_id: str | None = None,
+    inputs: list[Any] | None = None,
+    *,
+    credentials: LangGraphCredentials | str | None = None,
+    input_path: str | None = None,
+    output_path: str | None = None,
+    items: bool = False,
+    config: dict[str, Any] | None = None,
+    context: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
+    on_failure: OnFailure = "raise",
+    max_failures: int | float | None = None,
+    max_in_flight: int | None = MAX_IN_FLIGHT,
+    max_wait_seconds: float | None = None,
+    on_timeout: OnTimeout = "cancel",
+    per_run_tasks: bool = False,
+) -> FanOutResult:
+    """Run an assistant on many inputs and report what became of each.
+
+    Runs are started a few hundred per request and waited for together. Prefect's UI shows progress
+    while it goes on, and a report at the end. A flow run that is executed again adopts what the first
+    execution started, except what failed. A cancelled flow run cancels its runs. `afan_out` is the
+    asynchronous twin.
+
+    Args:
+        assistant_id: The assistant's id or the graph's name; None when every item names its own.
+        inputs: One per run, as JSON; or give `input_path`.
+        credentials: A saved block's name, or None for the block named `default`. A block works too,
+            in a flow that is called and not deployed.
+        input_path: A path or URL, read through fsspec, of a JSON Lines file with one input per line.
+        output_path: Where results go as JSON Lines: index, status, values, error, ids, seconds. A
+            later run with the same path skips what succeeded and runs only the rest.
+        items: True reads each input as a `RunItem` with input, assistant_id, config, context, metadata.
+        config: As in the SDK.
+        context: As in the SDK.
+        metadata: For each run, beside this package's own tags.
+        on_failure: "raise" waits for all, then raises; "fail_fast" cancels the rest as soon as too
+            many have failed; "collect" returns the results whatever they are.
+        max_failures: How many failures are put up with before `on_failure` counts them: a number of
+            runs, or a fraction below 1. None is not one.
+        max_in_flight: At most so many on the server at once. None is unlimited.
+        max_wait_seconds: Wall clock for all of it. None is unlimited.
+        on_timeout: "cancel" what has not ended when the time has passed, or "leave" it.
+        per_run_tasks: True makes a Prefect task run for each run, at Prefect's price of one.
+
+    Returns:
+        One `RunResult` per input, in their order.
+
+    Raises:
+        FanOutError: More runs than `max_failures` did not succeed; it holds every result.
+        JoinTimeoutError: `max_wait_seconds` passed, unless `on_failure` is "collect".
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import fan_out
+        >>> result = fan_out("answer", [{"question": "a"}, {"question": "b"}])
+        >>> len(result)
+        2
+    """
+    return io_loop().run(_fan_out, **locals())
+
+
+@flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
+async def afan_out(
+    assistant_id: str | None = None,
+    inputs: list[Any] | None = None,
+    *,
+    credentials: LangGraphCredentials | str | None = None,
+    input_path: str | None = None,
+    output_path: str | None = None,
+    items: bool = False,
+    config: dict[str, Any] | None = None,
+    context: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
+    on_failure: OnFailure = "raise",
+    max_failures: int | float | None = None,
+    max_in_flight: int | None = MAX_IN_FLIGHT,
+    max_wait_seconds: float | None = None,
+    on_timeout: OnTimeout = "cancel",
+    per_run_tasks: bool = False,
+) -> FanOutResult:
+    """Run an assistant on many inputs: the asynchronous twin of `fan_out`."""
+    return await io_loop().arun(_fan_out, **locals())
