@@ -1,4 +1,4 @@
-"""The loop on its own OS thread: whoever calls, and however the caller stops, nothing is left running."""
+"""The loop on its own OS thread: whoever calls, and however a caller stops, nothing is left running."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -593,7 +593,6 @@ def test_waiting_costs_next_to_no_cpu(own_loop: IOLoop) -> None:
     before = time.thread_time()
     own_loop.run(pause)
     assert time.thread_time() - before < 0.02
-
 
 
 def test_loop_of_the_process_is_always_the_same() -> None:
