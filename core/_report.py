@@ -25,6 +25,7 @@ FAILURES_SHOWN = 10
 ERROR_CHARACTERS = 300
 PUBLISH_SECONDS = 30.0
 _KEY_CHARACTERS = 100
+_IN_ADDRESS = ":/?#@!$&*+,;=%~"
 
 _MEANING = {
     RunStatus.SUCCESS: "ended with its values",
@@ -76,7 +77,7 @@ def fan_out_report(
     """
     sections = [
         f"# {literal(title)}",
-        _summary(result, seconds),
+        _summary(result, samples, seconds),
         _picture(result, samples, seconds),
         _outcomes(result),
         _latency(result),
@@ -116,27 +117,26 @@ def literal(text: str, limit: int = ERROR_CHARACTERS) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", line)
 
 
-def _summary(result: FanOutResult, seconds: float) -> str:
-    total = len(result)
+def _summary(result: FanOutResult, samples: Sequence[Sample], seconds: float) -> str:
+    total, good = len(result), result.counts.get(RunStatus.SUCCESS, 0)
     if not total:
         return "There was nothing to run."
-    good = result.counts.get(RunStatus.SUCCESS, 0)
-    rate = f", {_rounded(total / seconds)} a second" if seconds > 0 else ""
-    verdict = (
-        f"**{'The run' if total == 1 else f'All {total:,} runs'} succeeded**"
-        if good == total
-        else f"**{total - good:,} of {total:,} runs did not succeed**"
-    )
-    lines = [f"{verdict} in {duration(seconds)}{rate}."]
-    origins = Counter(item.origin for item in result)
-    if origins["adopted"] or origins["restarted"]:
-        lines.append(
-            f"Started {origins['started']:,}, adopted {origins['adopted']:,} from an earlier attempt, "
-            f"restarted {origins['restarted']:,} that had failed in an earlier attempt."
-        )
+    if good == total:
+        verdict = "The run succeeded" if total == 1 else f"All {total:,} runs succeeded"
     else:
-        lines.append(f"Started {origins['started']:,}; none was left from an earlier attempt.")
-    return " ".join(lines)
+        verdict = f"{total - good:,} of {total:,} runs did not succeed"
+    # The samples know only what this execution had to do; a file of results may have held the rest.
+    now = min(samples[-1].total, total) if samples else total
+    rate = f", {_rounded(now / seconds)} a second" if seconds > 0 and now else ""
+    origins = Counter(item.origin for item in result)
+    ways = {
+        "succeeded before and were skipped": total - now,
+        "started": max(origins["started"] - (total - now), 0),
+        "adopted from an earlier attempt": origins["adopted"],
+        "started afresh after they had failed in an earlier attempt": origins["restarted"],
+    }
+    shown = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count)
+    return f"**{verdict}** in {duration(seconds)}{rate}. Of {total:,} runs: {shown}."
 
 
 def _picture(result: FanOutResult, samples: Sequence[Sample], seconds: float) -> str:
@@ -201,46 +201,52 @@ def _failures(result: FanOutResult, links: Links | None) -> Iterable[str]:
     ]
     if not failed:
         return
+    # Lists, not tables: one of Prefect's two pages does not break lines in a table.
     kinds = Counter((item.status, _why(item)) for _, item in failed)
     if len(kinds) < len(failed):
-        first = kinds.most_common(FAILURES_SHOWN)
-        rows = [(f"{count:,}", str(status), why) for (status, why), count in first]
-        more = _more(len(kinds), "kinds")
-        yield f"## What went wrong\n\n{more}" + _table(("Runs", "Outcome", "Error"), rows, right=(0,))
-    rows_of_runs = [
-        (f"{index:,}", str(item.status), _why(item), _link(item.handle, links))
+        shown = kinds.most_common(FAILURES_SHOWN)
+        lines = [f"- **{_runs(count)}, {status}**: {why}" for (status, why), count in shown]
+        yield _listed("Why", lines, "The most frequent {} of {:,} reasons.", len(kinds))
+    lines = [
+        f"- **Input {index}**, {item.status}: {_why(item)}{_link(item.handle, links)}"
         for index, item in failed[:FAILURES_SHOWN]
     ]
     heading = "First runs that did not succeed" if len(failed) > 1 else "The run that did not succeed"
-    yield f"## {heading}\n\n{_more(len(failed), 'runs')}" + _table(
-        ("Input", "Outcome", "Error", "Run"), rows_of_runs, right=(0,)
-    )
+    yield _listed(heading, lines, "The first {} of {:,} runs.", len(failed))
 
 
-def _more(count: int, what: str) -> str:
-    return f"{FAILURES_SHOWN} of {count:,} {what}.\n\n" if count > FAILURES_SHOWN else ""
+def _listed(heading: str, lines: Sequence[str], of_all: str, count: int) -> str:
+    more = of_all.format(len(lines), count) + "\n\n" if count > len(lines) else ""
+    return f"## {heading}\n\n{more}" + "\n".join(lines)
 
 
 def _why(result: RunResult) -> str:
-    return literal(str(result.error)) if result.error is not None else _MEANING[result.status]
+    if result.status is RunStatus.ERROR and result.error is not None:
+        return literal(str(result.error))
+    return _MEANING[result.status]
 
 
 def _link(handle: RunHandle, links: Links | None) -> str:
-    text = literal(handle.run_id)
-    address = links(handle) if links is not None else None
-    if address is None:
-        return text
-    parts = urlsplit(address)
+    """The run's id in parentheses, which leads to its page if it has one."""
+    if not handle.run_id:
+        return ""
+    # One of Prefect's two pages shows backslashes in the text of a link, so only odd ids are escaped.
+    text = handle.run_id if re.fullmatch(r"[\w-]+", handle.run_id) else literal(handle.run_id)
+    parts = urlsplit((links(handle) if links is not None else None) or "")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        return text
+        return f" ({text})"
     # A password in an address must not be shown, and what is left must not end the link.
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return f"[{text}]({quote(bare, safe=':/?#@!$&*+,;=%~')})"
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return f" ([{text}]({quote(address, safe=_IN_ADDRESS)}))"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     rule = ["---:" if column in right else "---" for column in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def _runs(count: int) -> str:
+    return f"{count:,} run{'s' if count != 1 else ''}"
 
 
 def _percent(count: int, total: int) -> str:

@@ -4,8 +4,8 @@ Two panels share the time axis: all runs by state, stacked, and the runs in flig
 own, since fifty of ten thousand would not show. A state that has a single run among thousands keeps a
 line of its own.
 
-Prefect's pages are light or dark by a choice of their reader that an image never learns of, so the
-picture has no background and every colour in it stands out from white and from near black.
+Prefect's pages are light or dark by a choice of their reader that an image does not learn of, and no
+grey is easy to read on both. So the picture has a background of its own, dark, which suits both.
 """
 
 from __future__ import annotations
@@ -48,22 +48,23 @@ class _Band:
     heights: Sequence[int]
 
 
-_TEXT = "#777"
-_GRID = "#8886"
-_IN_FLIGHT = "#3b82f6"
-_WAITING = "#9aa3af"
+_BACKGROUND = "#1d2129"
+_TEXT = "#c9d0da"
+_GRID = "#fff3"
+_IN_FLIGHT = "#4c8dff"
+_WAITING = "#5b6472"
 # From the bottom up; a test holds the keys against the statuses that are an end.
 OUTCOME_COLOURS = {
-    RunStatus.SUCCESS: "#2f9e6e",
-    RunStatus.INTERRUPTED: "#9b6dd7",
-    RunStatus.CANCELLED: "#8d6e53",
-    RunStatus.TIMEOUT: "#d98a1c",
-    RunStatus.ERROR: "#dc4a55",
-    RunStatus.LOST: "#c2458f",
+    RunStatus.SUCCESS: "#35ab78",
+    RunStatus.INTERRUPTED: "#a77be0",
+    RunStatus.CANCELLED: "#b98a60",
+    RunStatus.TIMEOUT: "#f0b429",
+    RunStatus.ERROR: "#f0525f",
+    RunStatus.LOST: "#f59ad0",
 }
 
-_WIDTH, _LEFT, _RIGHT = 900, 64, 884
-_LEGEND_TOP, _LEGEND_ROW, _LEGEND_COLUMN, _LEGEND_COLUMNS = 18, 22, 214, 4
+_WIDTH, _LEFT, _RIGHT = 900, 72, 880
+_LEGEND_TOP, _LEGEND_ROW, _LEGEND_COLUMN, _LEGEND_COLUMNS = 30, 22, 202, 4
 _STACK_HEIGHT, _FLIGHT_HEIGHT, _GAP = 210, 70, 34
 _THINNEST = 2.0
 _ENOUGH_TICKS = 6
@@ -78,7 +79,9 @@ def timeline_svg(samples: Sequence[Sample], *, seconds: float) -> str:
     """
     bands = _bands(samples)
     total = max(sample.total for sample in samples)
-    end = max(seconds, samples[-1].seconds, 0.001)
+    took = max(seconds, samples[-1].seconds)
+    # Room to see what was so at the end.
+    end = max(took * 1.02, 0.001)
     stack_top = _LEGEND_TOP + _LEGEND_ROW * math.ceil(len(bands) / _LEGEND_COLUMNS) + 6
     flight_top = stack_top + _STACK_HEIGHT + _GAP
     bottom = flight_top + _FLIGHT_HEIGHT
@@ -86,7 +89,7 @@ def timeline_svg(samples: Sequence[Sample], *, seconds: float) -> str:
     flights = [sample.in_flight for sample in samples]
     summary = ", ".join(f"{band.heights[-1]:,} {band.name}" for band in bands if band.heights[-1])
     parts = [
-        f"<title>{escape(f'{total:,} runs over {duration(end)}: {summary}')}</title>",
+        f"<title>{escape(f'{total:,} runs over {duration(took)}: {summary}')}</title>",
         *_legend(bands),
         *_time_axis(end, [(stack_top, _STACK_HEIGHT), (flight_top, _FLIGHT_HEIGHT)], bottom),
         *_count_axis(total, stack_top, _STACK_HEIGHT),
@@ -95,11 +98,12 @@ def timeline_svg(samples: Sequence[Sample], *, seconds: float) -> str:
         *_count_axis(max(flights), flight_top, _FLIGHT_HEIGHT),
         _flight(flights, xs, flight_top),
     ]
-    height = bottom + 26
+    height = bottom + 36
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
         f'viewBox="0 0 {_WIDTH} {height}" role="img" font-family="system-ui,sans-serif" '
-        f'font-size="13" fill="{_TEXT}">{"".join(parts)}</svg>'
+        f'font-size="13" fill="{_TEXT}">'
+        f'<rect width="{_WIDTH}" height="{height}" rx="10" fill="{_BACKGROUND}"/>{"".join(parts)}</svg>'
     )
 
 
@@ -141,9 +145,9 @@ def _legend(bands: Sequence[_Band]) -> Iterable[str]:
     for index, band in enumerate(bands):
         row, column = divmod(index, _LEGEND_COLUMNS)
         x, y = _LEFT + column * _LEGEND_COLUMN, _LEGEND_TOP + row * _LEGEND_ROW
-        count = f"{band.heights[-1]:,}" if band.heights[-1] else "0 at the end"
+        count = f"{band.heights[-1]:,}" if band.heights[-1] else ""
         yield f'<rect x="{x}" y="{y - 11}" width="13" height="13" rx="3" fill="{band.colour}"/>'
-        bold = f'<tspan font-weight="600">{count}</tspan>'
+        bold = f'<tspan font-weight="600" fill="#fff">{count}</tspan>'
         yield f'<text x="{x + 20}" y="{y}">{escape(band.name)} {bold}</text>'
 
 
@@ -166,7 +170,7 @@ def _flight(flights: Sequence[int], xs: Sequence[float], top: float) -> str:
     edge = [base - _FLIGHT_HEIGHT * count / peak for count in flights]
     line = _steps(xs, edge)
     return (
-        f'<path d="{line}V{base:g}H{xs[0]:.1f}Z" fill="{_IN_FLIGHT}" fill-opacity=".3"/>'
+        f'<path d="{line}V{base:g}H{xs[0]:.1f}Z" fill="{_IN_FLIGHT}" fill-opacity=".35"/>'
         f'<path d="{line}" fill="none" stroke="{_IN_FLIGHT}" stroke-width="1.5"/>'
     )
 
