@@ -21,7 +21,14 @@ import orjson
 from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
 
 from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._http import is_transient, not_executed, retry_after_of, to_error
+from prefect_langgraph._http import (
+    arefuse_redirect,
+    is_transient,
+    not_executed,
+    refuse_redirect,
+    retry_after_of,
+    to_error,
+)
 from prefect_langgraph._log import run_logger
 from prefect_langgraph._lookup import Lookup
 from prefect_langgraph._release import Pruner, ReleasedResults
@@ -76,6 +83,7 @@ class Connection:
                 headers=self.all_headers(),
                 timeout=self._timeout(),
                 limits=self._limits(),
+                event_hooks={"response": [arefuse_redirect]},
             )
         )
 
@@ -87,6 +95,7 @@ class Connection:
                 headers=self.all_headers(),
                 timeout=self._timeout(),
                 limits=self._limits(),
+                event_hooks={"response": [refuse_redirect]},
             )
         )
 
@@ -188,6 +197,8 @@ class Deployment:
                 if pause is None:
                     pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311
                     backoff = min(backoff * 2, _LAST_BACKOFF)
+                # Also a server that says "now" is given a moment.
+                pause = max(pause, _FIRST_BACKOFF / 2)
                 if ends and now + pause >= min(ends):
                     raise self.error(error, doing, hidden) from None
                 if now == first_failure:

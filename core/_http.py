@@ -2,10 +2,15 @@
 
 Every error of `langgraph_sdk.errors` and every `httpx` error that a request can give ends here; a
 test proves the mapping complete.
+
+- Transient: the same request may succeed later. No answer, one that is no JSON, 429 or 5xx.
+- Not executed: the server surely did not act on it, so it may be sent again.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,6 +18,7 @@ from typing import Any
 
 import httpx
 import orjson
+from langgraph_sdk.errors import APIConnectionError, APIResponseValidationError
 
 from prefect_langgraph.errors import (
     AuthenticationError,
@@ -32,15 +38,37 @@ _NEVER_SENT = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
-_TRANSIENT = (httpx.TransportError, httpx.DecodingError, orjson.JSONDecodeError)
+# Something answered, but not as LangGraph's API does: a proxy's page, or a wrong address.
+_UNREADABLE = (httpx.DecodingError, orjson.JSONDecodeError, APIResponseValidationError)
+_TRANSIENT = (httpx.TransportError, APIConnectionError, *_UNREADABLE)
 _PERMANENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+_WRONG_CALL = (*_PERMANENT, httpx.InvalidURL, ValueError, TypeError)
 _MAX_DETAIL = 500
 
 
 def status_code_of(error: Exception) -> int | None:
-    """The HTTP status of an SDK or httpx error, or None."""
+    """The HTTP status by which the server refused, or None."""
     response = getattr(error, "response", None)
-    return response.status_code if isinstance(response, httpx.Response) else None
+    refused = isinstance(response, httpx.Response) and response.status_code >= 300
+    return response.status_code if refused else None
+
+
+def refuse_redirect(response: httpx.Response) -> None:
+    """Raise for a redirect: the SDK would take its empty body for an answer.
+
+    Raises:
+        httpx.HTTPStatusError: With a status of 300 to 399.
+    """
+    if response.has_redirect_location:
+        target = response.request.url.join(response.headers["location"]).copy_with(query=None)
+        raise httpx.HTTPStatusError(
+            f"{response.status_code} to {target}", request=response.request, response=response
+        )
+
+
+async def arefuse_redirect(response: httpx.Response) -> None:
+    """Raise for a redirect: `refuse_redirect` as an asynchronous client wants it."""
+    refuse_redirect(response)
 
 
 def is_transient(error: Exception) -> bool:
@@ -66,9 +94,11 @@ def retry_after_of(error: Exception, now: datetime | None = None) -> float | Non
     if not header:
         return None
     try:
-        return max(0.0, float(header))
+        seconds = float(header)
     except ValueError:
         pass  # not seconds, so a date
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     try:
         at = parsedate_to_datetime(header)
     except ValueError:
@@ -100,14 +130,24 @@ def redacted(text: str, hidden: Any) -> str:
     """`text` without any text that `hidden`, a request's payload and secrets, contains."""
     found = sorted({part for part in _texts(hidden) if len(part) > 3}, key=len, reverse=True)
     for part in found:
-        for form in (part, part.replace('"', '\\"'), part.encode("unicode_escape").decode()):
+        for form in _forms(part):
             text = text.replace(form, "…")
     return text if len(text) <= _MAX_DETAIL else text[:_MAX_DETAIL] + "…"
+
+
+def _forms(part: str) -> set[str]:
+    """The ways in which a server may quote a text: as it is, in JSON, and as Python shows it."""
+    escaped = part.encode("unicode_escape").decode()
+    shown = repr(part)[1:-1]
+    quoted = {json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1], shown, escaped}
+    return {part, *quoted, *(form.replace("'", "\\'") for form in (part, shown))}
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif isinstance(value, int | float):
+        yield str(value)
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _texts(item)
@@ -149,6 +189,13 @@ def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> D
             url=url,
             retry_after=retry_after_of(error),
         )
+    if status is not None and status < 400:
+        return InvalidRequestError(
+            f"Could not {doing}: {url} redirects ({detail}). Give the credentials block the address "
+            "that it leads to.",
+            status_code=status,
+            url=url,
+        )
     if status is not None and status < 500:
         return InvalidRequestError(
             f"Could not {doing}: {url} refused the request ({status}: {detail}).",
@@ -162,10 +209,20 @@ def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> D
             status_code=status,
             url=url,
         )
-    if isinstance(error, _PERMANENT):
-        return InvalidRequestError(f"Could not {doing}: {type(error).__name__}: {detail}", url=url)
-    return UnreachableError(
-        f"Could not {doing}: no answer from {url} ({type(error).__name__}: {detail}). Check that "
-        "the url is right and the deployment runs. A retry looks first for what was started.",
-        url=url,
-    )
+    name = type(error).__name__
+    said = name if detail == name else f"{name}: {detail}"
+    if isinstance(error, _UNREADABLE):
+        return UnreachableError(
+            f"Could not {doing}: the answer from {url} cannot be read ({said}). Check that the url is "
+            "the deployment's and what is between. A retry looks first for what was started.",
+            url=url,
+        )
+    if is_transient(error):
+        return UnreachableError(
+            f"Could not {doing}: no answer from {url} ({said}). Check that the url is right and the "
+            "deployment runs. A retry looks first for what was started.",
+            url=url,
+        )
+    if isinstance(error, _WRONG_CALL):
+        return InvalidRequestError(f"Could not {doing}: {said}", url=url)
+    return DeploymentError(f"Could not {doing} at {url}: {said}", url=url)

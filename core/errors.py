@@ -191,7 +191,8 @@ class FanOutError(LangGraphError, ExceptionGroup[Exception]):
         return FanOutError(self.message, excs, self.result)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (FanOutError, (self.message, list(self.exceptions), self.result))
+        made_from = (self.message, list(self.exceptions), self.result)
+        return (FanOutError, made_from, dict(self.__dict__))
 
 
 class DeploymentError(LangGraphError):
