@@ -10,24 +10,21 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 from prefect.artifacts import ProgressArtifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
+from prefect_langgraph._bar import bar_on_terminal
 from prefect_langgraph._log import run_logger
 from prefect_langgraph._report import artifact_key, current_flow_run, describe
 from prefect_langgraph._timeline import Sample
 from prefect_langgraph.models import RunResult, RunStatus
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 __all__ = ["FanOutProgress", "Sample"]
 
@@ -67,10 +64,9 @@ class FanOutProgress:
 
     async def __aenter__(self) -> Self:
         self._reset()
-        if (bar := _bar_on_terminal(self._label, self._total)) is not None:
-            self._shows.append(asyncio.create_task(self._keep_bar(bar)))
+        self._shows.append(asyncio.create_task(_or_give_up("bar", self._keep_bar())))
         if current_flow_run() is not None:
-            self._shows.append(asyncio.create_task(self._keep_artifact()))
+            self._shows.append(asyncio.create_task(_or_give_up("artifact", self._keep_artifact())))
         return self
 
     async def __aexit__(
@@ -81,8 +77,6 @@ class FanOutProgress:
     ) -> None:
         self._sample()
         self._over.set()
-        if not self._shows:
-            return
         try:
             await asyncio.wait(self._shows, timeout=_CLOSE_SECONDS)
         finally:
@@ -137,32 +131,25 @@ class FanOutProgress:
     async def _keep_artifact(self) -> None:
         key = artifact_key(f"{self._label}-progress")
         shown = self._words()
-        try:
-            async with get_client() as client:
-                artifact = await ProgressArtifact(
-                    key=key, description=shown, progress=self._percent()
-                ).acreate(client)
-                over = False
-                while not over:
-                    over = await _within(self._over, UPDATE_SECONDS)
-                    if (words := self._words()) != shown:
-                        update = ArtifactUpdate(data=self._percent(), description=words)
-                        await client.update_artifact(artifact.id, update)
-                        shown = words
-        except Exception as error:  # noqa: BLE001 a picture of the work must not stop the work
-            run_logger().warning("The progress artifact is given up: %s", describe(error))
-
-    async def _keep_bar(self, bar: Progress) -> None:
-        with bar:
-            task = bar.add_task(self._label, total=self._total, counts="")
+        async with get_client() as client:
+            new = ProgressArtifact(key=key, description=shown, progress=self._percent())
+            artifact = await new.acreate(client)
             over = False
             while not over:
-                over = await _within(self._over, _BAR_SECONDS)
-                bar.update(task, completed=self._ended.total(), counts=self._bar_words(), refresh=True)
+                over = await _within(self._over, UPDATE_SECONDS)
+                if (words := self._words()) != shown:
+                    update = ArtifactUpdate(data=self._percent(), description=words)
+                    await client.update_artifact(artifact.id, update)
+                    shown = words
 
-    def _bar_words(self) -> str:
-        failed = self._ended.total() - self._ended[RunStatus.SUCCESS]
-        return f"[red]{failed:,} failed[/red]" if failed else ""
+    async def _keep_bar(self) -> None:
+        with bar_on_terminal(self._label, self._total) as bar:
+            while bar is not None:
+                over = await _within(self._over, _BAR_SECONDS)
+                ended = self._ended.total()
+                bar.show(completed=ended, failed=ended - self._ended[RunStatus.SUCCESS])
+                if over:
+                    return
 
 
 class _Samples:
@@ -186,6 +173,13 @@ class _Samples:
             self.kept = [*self.kept[:-1:2], sample]
 
 
+async def _or_give_up(what: str, show: Coroutine[Any, Any, None]) -> None:
+    try:
+        await show
+    except Exception as error:  # noqa: BLE001 a picture of the work must not stop the work
+        run_logger().warning("The progress %s of the fan-out is given up: %s", what, describe(error))
+
+
 async def _within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for the event for so long; True when it came."""
     try:
@@ -193,23 +187,3 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
-
-
-def _bar_on_terminal(label: str, total: int) -> Progress | None:
-    """A bar when somebody looks at this process's output, otherwise None."""
-    # There is no such stream under pythonw and in some services.
-    terminals = [stream for stream in (sys.stderr, sys.stdout) if stream and stream.isatty()]
-    if not terminals:
-        return None
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-        console=Console(file=terminals[0]),
-        auto_refresh=False,
-    )
