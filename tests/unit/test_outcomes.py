@@ -1,4 +1,4 @@
-"""What the server said, turned into what happened: the table of FACTS, case by case, no server needed."""
+"""What the server said, turned into what happened: the table of FACTS, case by case, without one."""
 
 from __future__ import annotations
 
