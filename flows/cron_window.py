@@ -1,0 +1,105 @@
+"""A cron for a while: run an assistant on a schedule, collect, clean up, report."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from prefect import flow
+
+from prefect_langgraph._cron_report import publish_table, rows_of, table_key
+from prefect_langgraph._log import run_logger
+from prefect_langgraph._loop import io_loop
+from prefect_langgraph.blocks.credentials import LangGraphCredentials
+from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.models import FanOutResult
+from prefect_langgraph.tasks.temporary_cron import temporary_cron
+
+
+@flow(name="langgraph-cron-window", flow_run_name="{assistant_id} on {schedule} for {duration}")
+def cron_window(
+    assistant_id: str,
+    schedule: str,
+    duration: timedelta,
+    input: Any = None,
+    *,
+    timezone: str | None = None,
+    allow_seconds: bool = False,
+    thread_id: str | None = None,
+    max_results: int | None = None,
+    max_wait_seconds: float | None = 300.0,
+    lease: timedelta | None = None,
+    credentials: LangGraphCredentials | str | None = None,
+    config: dict[str, Any] | None = None,
+    context: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> FanOutResult:
+    """Run an assistant on a schedule for a while, and return what its runs came to.
+
+    A Deploy cron is created for the window and deleted at its end, however the flow run ends. Runs
+    that are still on their way when the time is over are waited for; when there are `max_results`,
+    those that are still on their way are cancelled. Threads are given back with their results, and a
+    table artifact shows every firing. A flow run that is executed again goes on with the cron of the
+    first execution, for the whole duration.
+
+    Args:
+        assistant_id: The assistant's id or the graph's name.
+        schedule: A cron string.
+        duration: How long: seconds, or as ISO 8601 such as "PT2H".
+        input: The graph's input, as JSON.
+        timezone: An IANA name. None is UTC.
+        allow_seconds: Says that the sixth field means seconds, as the server reads it.
+        thread_id: The thread all runs go to; a firing that finds it busy is skipped. None gives each
+            firing a thread of its own.
+        max_results: So many results end the window early. None is no number.
+        max_wait_seconds: How long runs that are on their way at the end are waited for before they are
+            cancelled. None is unlimited.
+        lease: As in `create_cron`: so long after its process was lost the cron stops by itself.
+        credentials: A saved block's name, or None for the block named `default`. A block works too,
+            in a flow that is called and not deployed.
+        config: As in the SDK.
+        context: As in the SDK.
+        metadata: For the cron and its runs, beside this package's own tags.
+
+    Returns:
+        The results in order of the firings, whatever became of the runs; a few more than
+        `max_results` when several ended together.
+
+    Raises:
+        ScheduleError: No Deploy cron says the schedule.
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import cron_window
+        >>> result = cron_window("answer", "*/5 * * * *", 1, {"question": "?"})
+        >>> result.counts
+        {}
+    """
+    if duration <= timedelta(0):
+        raise InvalidRequestError(f"duration={duration}: give a time above zero.")
+    if max_results is not None and max_results < 1:
+        raise InvalidRequestError(f"max_results={max_results}: give one or more, or None.")
+    window = temporary_cron(
+        assistant_id,
+        schedule,
+        input,
+        timezone=timezone,
+        allow_seconds=allow_seconds,
+        thread_id=thread_id,
+        on_run_completed="keep",
+        max_wait_seconds=max_wait_seconds,
+        lease=lease,
+        credentials=credentials,
+        config=config,  # type: ignore[arg-type]
+        context=context,
+        metadata=metadata,
+    )
+    with window as cron:
+        result = cron.collect(at_least=max_results, max_wait_seconds=duration.total_seconds())
+        window.cancel_runs = max_results is not None and len(result) >= max_results
+    result = window.results
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
+    said = f"{len(result)} firings of {assistant_id} on {schedule!r}: {counts or 'none'}"
+    run_logger().info("%s", said)
+    io_loop().run(publish_table, table_key("langgraph-cron-window"), rows_of(result), said)
+    return result

@@ -1,0 +1,51 @@
+"""Crons as desired state, as a flow to deploy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from prefect_langgraph.blocks.credentials import LangGraphCredentials
+from prefect_langgraph.cron_models import CronPlan
+from prefect_langgraph.tasks.reconcile import reconcile_crons
+
+
+@flow(name="langgraph-reconcile-crons", flow_run_name="reconcile crons of {owner}")
+def reconcile_crons_flow(
+    specs: str | list[dict[str, Any]],
+    *,
+    owner: str | None = None,
+    prune: bool = True,
+    dry_run: bool = False,
+    credentials: LangGraphCredentials | str | None = None,
+) -> CronPlan:
+    """Make an owner's crons on the deployment what a file or a list says they should be.
+
+    `prefect.yaml` deploys this flow with `examples/crons.yaml`. Safe to run again, on a schedule or
+    after each merge: what is as it should be is left alone. See `reconcile_crons` for what happens.
+
+    Args:
+        specs: The path of a YAML or JSON file, or a list of objects with the fields of `CronSpec`.
+        owner: Whose crons these are. None takes the file's.
+        prune: False leaves crons of the owner's that are not in `specs`.
+        dry_run: True changes nothing and shows the plan.
+        credentials: A saved block's name, or None for the block named `default`. A block works too,
+            in a flow that is called and not deployed.
+
+    Returns:
+        What was done, or would be; also a table artifact of the flow run.
+
+    Raises:
+        ScheduleError: Schedules that no Deploy cron says; nothing was changed.
+        InvalidRequestError: Specifications that are wrong otherwise; nothing was changed.
+        DeploymentError: A change failed; the others were made.
+
+    Example:
+        >>> from prefect_langgraph import reconcile_crons_flow
+        >>> digest = {"name": "digest", "assistant_id": "answer", "schedule": "0 9 * * 1-5"}
+        >>> plan = reconcile_crons_flow([digest], owner="docs", dry_run=True)
+        >>> plan.applied
+        False
+    """
+    return reconcile_crons(specs, owner=owner, prune=prune, dry_run=dry_run, credentials=credentials)
