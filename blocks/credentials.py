@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from prefect_langgraph._client import Connection
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
-from prefect_langgraph.headers import validate_headers
+from prefect_langgraph.headers import HeaderPolicy, validate_headers
 from prefect_langgraph.models import OneValue
 
 DEFAULT_BLOCK = "default"
@@ -78,6 +78,13 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
         title="Patience",
         description="Seconds that a call goes on while the deployment is not there or overloaded. "
         "A wait for a run goes on until its own max_wait_seconds.",
+    )
+
+    header_policy: HeaderPolicy | None = Field(
+        default=None,
+        title="Header policy",
+        description="What the headers of a request that makes a run are held against, before it is "
+        "sent: which of them graphs see, and which must not leave.",
     )
 
     def __init__(
@@ -160,6 +167,7 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
             max_connections=self.max_connections,
             timeout_seconds=self.timeout_seconds,
             patience_seconds=self.patience_seconds,
+            header_policy=self.header_policy,
         )
 
     def get_client(self) -> LangGraphClient:

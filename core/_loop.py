@@ -90,6 +90,11 @@ class _Call(Generic[T]):
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(cancel)
 
+    def post(self, function: Callable[[], Any]) -> None:
+        """Call a function on the coroutine's loop, from any OS thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function)
+
     def wait(self, seconds: float | None = None) -> bool:
         """Wait in slices until the coroutine ended; False when `seconds` passed first."""
         end = None if seconds is None else time.monotonic() + seconds
@@ -147,6 +152,14 @@ class IOLoop:
             call.wait(CLEANUP_SECONDS)
             raise
         return call.outcome.result()
+
+    def begin(
+        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> _Call[T]:
+        """Start a coroutine function and return at once; whoever calls must see to its end."""
+        call = _Call(self._running_loop(), function(*args, **kwargs))
+        call.start()
+        return call
 
     async def arun(
         self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any

@@ -9,6 +9,7 @@
     │   └── RunLostError          the server no longer knows it
     ├── JoinTimeoutError          max_wait_seconds passed (also a TimeoutError)
     ├── FanOutError               some of many failed (also an ExceptionGroup)
+    ├── StreamBrokenError         parts of a stream were lost
     ├── DeploymentError           the deployment refused or could not be asked
     │   ├── AuthenticationError   401, 403
     │   ├── NotFoundError         404
@@ -162,6 +163,20 @@ class JoinTimeoutError(LangGraphError, TimeoutError):
         self.max_wait_seconds = max_wait_seconds
         self.status = status
         self.result = result
+
+
+class StreamBrokenError(LangGraphError):
+    """Parts of a run's stream were lost: the deployment no longer has them. The run may go on.
+
+    Attributes:
+        handle: The run.
+        last_event_id: The id of the last part that came, or None when none did.
+    """
+
+    def __init__(self, message: str, *, handle: RunHandle, last_event_id: str | None = None) -> None:
+        super().__init__(message)
+        self.handle = handle
+        self.last_event_id = last_event_id
 
 
 class FanOutError(LangGraphError, ExceptionGroup[Exception]):

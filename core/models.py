@@ -121,6 +121,37 @@ class RunItem(Model):
     metadata: dict[str, Any] | None = None
 
 
+class StreamPart(OneValue, Model):  # type: ignore[misc]
+    """One part of a run's stream.
+
+    Attributes:
+        event: What it is: `metadata` for the first part, else the stream mode it belongs to. The mode
+            `messages-tuple` gives `messages`; `messages` gives `messages/partial` and others.
+        namespace: Where in the graph: empty for the graph itself, one `node:id` per level of subgraph.
+        data: As the server sent it.
+        id: Where `join_stream(handle, last_event_id=...)` goes on after this part. None when the run
+            keeps no parts.
+
+    Example:
+        >>> part = StreamPart(event="custom", data={"done": 0.5})
+        >>> part.event, part.namespace, part.data
+        ('custom', (), {'done': 0.5})
+    """
+
+    event: str
+    namespace: tuple[str, ...] = ()
+    data: Any = None
+    id: str | None = None
+
+    def keys(self) -> Iterable[str]:
+        """Nothing: Prefect then links the part to its task run, and not what is in it.
+
+        It goes by the ids of objects, which for the contents of thousands of parts are soon those of
+        other objects.
+        """
+        return ()
+
+
 class Usage(Model):
     """Tokens that the AI messages of a result report, added up."""
 

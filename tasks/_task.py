@@ -17,9 +17,10 @@ from prefect_langgraph._runs import Context, check_request, context_of
 from prefect_langgraph._start import RunRequest
 from prefect_langgraph.blocks.credentials import Credentials, resolve, resolve_for
 from prefect_langgraph.errors import RateLimitedError, UnreachableError
-from prefect_langgraph.headers import validate_headers
+from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.ownership import caller_task_run
+from prefect_langgraph.tasks._generators import AsyncSteps, SyncSteps
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,6 +54,10 @@ class LangGraphTask(Task[P, R]):
             caller = _caller()
             with _called_from(caller):
                 result = super().__call__(*args, **kwargs)
+            if inspect.isgenerator(result):
+                return SyncSteps(result, _caller)
+            if inspect.isasyncgen(result):
+                return AsyncSteps(result, _caller)
             return _await(result, caller) if inspect.iscoroutine(result) else result
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
@@ -129,7 +134,7 @@ def request_of(
     input: Any,
     *,
     metadata: Mapping[str, Any] | None,
-    headers: Mapping[str, str] | None,
+    headers: Mapping[str, HeaderValue] | None,
     options: Mapping[str, Any],
 ) -> RunRequest:
     """The request for a run, checked. Options that are None are left to the server."""

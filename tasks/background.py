@@ -23,6 +23,7 @@ from prefect_langgraph._deadline import Deadline
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph._runs import CancelAction, OnTimeout, check_choice, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
+from prefect_langgraph.headers import HeaderValue
 from prefect_langgraph.models import RunHandle, RunResult
 from prefect_langgraph.tasks._task import (
     context_for,
@@ -43,7 +44,7 @@ async def _start(
     once: bool,
     detached: bool,
     metadata: Mapping[str, Any] | None,
-    headers: Mapping[str, str] | None,
+    headers: Mapping[str, HeaderValue] | None,
     **options: Any,
 ) -> RunHandle:
     deadline = Deadline.after(max_wait_seconds)
@@ -125,7 +126,7 @@ def start_run(
     stream_mode: StreamMode | Sequence[StreamMode] | None = None,
     stream_subgraphs: bool | None = None,
     stream_resumable: bool | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     max_wait_seconds: float | None = None,
     idempotency_key: str | None = None,
     once: bool = True,
@@ -207,7 +208,7 @@ async def astart_run(
     stream_mode: StreamMode | Sequence[StreamMode] | None = None,
     stream_subgraphs: bool | None = None,
     stream_resumable: bool | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     max_wait_seconds: float | None = None,
     idempotency_key: str | None = None,
     once: bool = True,

@@ -22,6 +22,7 @@ from prefect_langgraph._loop import io_loop
 from prefect_langgraph._runs import OnTimeout, check_choice, check_thread_id, run_to_end
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.errors import RunInterruptedError
+from prefect_langgraph.headers import HeaderValue
 from prefect_langgraph.tasks._task import context_for, langgraph_task, request_of
 
 
@@ -37,7 +38,7 @@ async def _run(
     idempotency_key: str | None,
     once: bool,
     metadata: Mapping[str, Any] | None,
-    headers: Mapping[str, str] | None,
+    headers: Mapping[str, HeaderValue] | None,
     **options: Any,
 ) -> Any:
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
@@ -85,7 +86,7 @@ def run_stateless(
     after_seconds: int | None = None,
     langsmith_tracing: LangSmithTracing | None = None,
     durability: Durability | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
@@ -149,7 +150,7 @@ async def arun_stateless(
     after_seconds: int | None = None,
     langsmith_tracing: LangSmithTracing | None = None,
     durability: Durability | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
@@ -181,7 +182,7 @@ def run_on_thread(
     langsmith_tracing: LangSmithTracing | None = None,
     durability: Durability | None = None,
     strict_resume: bool | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
@@ -261,7 +262,7 @@ async def arun_on_thread(
     langsmith_tracing: LangSmithTracing | None = None,
     durability: Durability | None = None,
     strict_resume: bool | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,

@@ -17,7 +17,7 @@ from prefect_langgraph._loop import io_loop
 from prefect_langgraph._runs import Context, check_choice, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.errors import InvalidRequestError, NotFoundError
-from prefect_langgraph.headers import validate_headers
+from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.ownership import canonical, thread_id_of
 from prefect_langgraph.tasks._task import context_for, langgraph_task
 
@@ -43,7 +43,7 @@ async def _create(
     supersteps: Sequence[Mapping[str, Any]] | None,
     graph_id: str | None,
     ttl: int | Mapping[str, Any] | None,
-    headers: Mapping[str, str] | None,
+    headers: Mapping[str, HeaderValue] | None,
     credentials: Credentials,
     idempotency_key: str | None,
     once: bool,
@@ -100,7 +100,7 @@ async def _get_state(
     checkpoint_id: str | None,
     subgraphs: bool,
     select: Sequence[ThreadStateSelectField] | None,
-    headers: Mapping[str, str] | None,
+    headers: Mapping[str, HeaderValue] | None,
     credentials: Credentials,
 ) -> ThreadState:
     thread = check_thread_id(thread_id)
@@ -128,7 +128,7 @@ async def _update_state(
     as_node: str | None,
     checkpoint: Checkpoint | None,
     checkpoint_id: str | None,
-    headers: Mapping[str, str] | None,
+    headers: Mapping[str, HeaderValue] | None,
     credentials: Credentials,
 ) -> Checkpoint:
     thread = check_thread_id(thread_id)
@@ -157,7 +157,7 @@ async def _update_state(
 
 
 async def _delete(
-    thread_id: str | UUID, *, headers: Mapping[str, str] | None, credentials: Credentials
+    thread_id: str | UUID, *, headers: Mapping[str, HeaderValue] | None, credentials: Credentials
 ) -> None:
     thread = check_thread_id(thread_id)
     plain = validate_headers(headers) or None
@@ -182,7 +182,7 @@ def create_thread(
     supersteps: Sequence[Mapping[str, Any]] | None = None,
     graph_id: str | None = None,
     ttl: int | Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     credentials: Credentials = None,
     idempotency_key: str | None = None,
     once: bool = True,
@@ -227,7 +227,7 @@ async def acreate_thread(
     supersteps: Sequence[Mapping[str, Any]] | None = None,
     graph_id: str | None = None,
     ttl: int | Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     credentials: Credentials = None,
     idempotency_key: str | None = None,
     once: bool = True,
@@ -244,7 +244,7 @@ def get_thread_state(
     checkpoint_id: str | None = None,
     subgraphs: bool = False,
     select: Sequence[ThreadStateSelectField] | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     credentials: Credentials = None,
 ) -> ThreadState:
     """Read the state of a thread as it is now, or was at a checkpoint.
@@ -282,7 +282,7 @@ async def aget_thread_state(
     checkpoint_id: str | None = None,
     subgraphs: bool = False,
     select: Sequence[ThreadStateSelectField] | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     credentials: Credentials = None,
 ) -> ThreadState:
     """Read the state of a thread: the asynchronous twin of `get_thread_state`."""
@@ -297,7 +297,7 @@ def update_thread_state(
     as_node: str | None = None,
     checkpoint: Checkpoint | None = None,
     checkpoint_id: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     credentials: Credentials = None,
 ) -> Checkpoint:
     """Write to the state of a thread, as if a node had returned the values.
@@ -338,7 +338,7 @@ async def aupdate_thread_state(
     as_node: str | None = None,
     checkpoint: Checkpoint | None = None,
     checkpoint_id: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     credentials: Credentials = None,
 ) -> Checkpoint:
     """Write to the state of a thread: the asynchronous twin of `update_thread_state`."""
@@ -349,7 +349,7 @@ async def aupdate_thread_state(
 def delete_thread(
     thread_id: str | UUID,
     *,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     credentials: Credentials = None,
 ) -> None:
     """Delete a thread with its runs, its state and its crons.
@@ -375,7 +375,7 @@ def delete_thread(
 async def adelete_thread(
     thread_id: str | UUID,
     *,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
     credentials: Credentials = None,
 ) -> None:
     """Delete a thread: the asynchronous twin of `delete_thread`."""
