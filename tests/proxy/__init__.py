@@ -15,6 +15,7 @@ from proxy._exchange import Exchange, Request, Response
 from proxy._faults import (
     Answer,
     CutBody,
+    CutStream,
     Delay,
     Fault,
     Hold,
@@ -28,6 +29,7 @@ from proxy._proxy import Proxy, Rule, run_proxy
 __all__ = [
     "Answer",
     "CutBody",
+    "CutStream",
     "Delay",
     "Exchange",
     "Fault",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,16 +56,34 @@ class Exchange:
         target: tuple[str, int],
         client: h11.Connection,
         writer: asyncio.StreamWriter,
+        served: Callable[[Request, int], None],
     ) -> None:
         self.request = request
         self._target = target
         self._client = client
         self._writer = writer
+        self._served = served
 
-    async def relay(self) -> None:
-        """Pass the request on, and the answer back as it comes."""
+    async def relay(self, *, cut_after: int | None = None, end: bool = False) -> None:
+        """Pass the request on, and the answer back as it comes: all of it, or so many bytes.
+
+        Args:
+            cut_after: Bytes of the body that pass.
+            end: True ends the body there as if it were whole; else the connection is cut.
+        """
         async for event in self._ask(self.request):
-            await self._send(event)
+            if cut_after is not None and isinstance(event, h11.Data):
+                data = bytes(event.data)[:cut_after]
+                cut_after -= len(data)
+                await self._send(h11.Data(data=data))
+                if not cut_after:
+                    if end:
+                        await self._send(h11.EndOfMessage())
+                    else:
+                        self.hang_up()
+                    return
+            else:
+                await self._send(event)
 
     async def fetch(self, request: Request | None = None) -> Response:
         """The real server's whole answer, to this request or to another."""
@@ -122,6 +140,7 @@ class Exchange:
             await writer.drain()
             while not isinstance(event := await next_event(server, reader), h11.EndOfMessage):
                 if isinstance(event, h11.Response):
+                    self._served(request, event.status_code)
                     event = h11.Response(
                         status_code=event.status_code,
                         headers=_framed(event.headers, request.method),

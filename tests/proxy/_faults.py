@@ -116,6 +116,22 @@ class CutBody:
 
 
 @dataclass(frozen=True)
+class CutStream:
+    """Let a stream pass for so many bytes of its body, and hang up in the middle of it.
+
+    Attributes:
+        after_bytes: How many bytes pass.
+        end: True ends the body there as if it were whole, as a proxy with a time limit may do.
+    """
+
+    after_bytes: int = 1
+    end: bool = False
+
+    async def apply(self, exchange: Exchange) -> None:
+        await exchange.relay(cut_after=self.after_bytes, end=self.end)
+
+
+@dataclass(frozen=True)
 class Rewrite:
     """A server that differs: JSON changed on its way there, or on its way back."""
 

@@ -54,6 +54,7 @@ class Proxy:
     Attributes:
         url: Its address, to be used in place of the real server's.
         requests: What reached it, oldest first, whatever became of it.
+        served: What the real server answered, with its status, whether or not the client was told.
         connections: How many connections clients have opened.
         peak_connections: The most that were open at once.
     """
@@ -71,6 +72,7 @@ class Proxy:
         self._rules: list[Rule] = []
         self.url = f"http://127.0.0.1:{self._port}"
         self.requests: list[Request] = []
+        self.served: list[tuple[Request, int]] = []
         self.connections = 0
         self.peak_connections = 0
 
@@ -94,6 +96,7 @@ class Proxy:
         """Forget all rules and everything counted."""
         self._rules.clear()
         self.requests.clear()
+        self.served.clear()
 
     def seen(self, method: str = "*", path: str = "") -> list[Request]:
         """The requests that reached the proxy, of a method and with a path in which `path` is found."""
@@ -102,6 +105,14 @@ class Proxy:
     def count(self, method: str = "*", path: str = "") -> int:
         """How many requests `seen` finds."""
         return len(self.seen(method, path))
+
+    def done(self, method: str = "*", path: str = "") -> list[Request]:
+        """The requests that the real server has carried out, also where the client never heard of it."""
+        return [
+            request
+            for request, status in self.served
+            if status < 400 and matches(request, method, path)
+        ]
 
     def refuse(self) -> None:
         """Refuse connections from now on, and cut those that are open."""
@@ -187,7 +198,9 @@ class Proxy:
             )
             self.requests.append(request)
             rule = next((rule for rule in self._rules if rule.takes(request)), None)
-            exchange = Exchange(request, self._target, client, writer)
+            exchange = Exchange(
+                request, self._target, client, writer, lambda *done: self.served.append(done)
+            )
             answering = exchange.relay() if rule is None else rule.fault.apply(exchange)
             if not await unless_gone(answering, reader, client):
                 return
