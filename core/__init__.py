@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         UnreachableError,
     )
     from prefect_langgraph.flows.fan_out import afan_out, fan_out
+    from prefect_langgraph.flows.finalizer import with_finalizer
+    from prefect_langgraph.flows.sweep import asweep, sweep
     from prefect_langgraph.headers import HeaderPolicy
     from prefect_langgraph.models import (
         FanOutResult,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from prefect_langgraph.schedules import next_fires
+    from prefect_langgraph.sweeping import SweepEntry, SweepReport
     from prefect_langgraph.tasks.background import (
         acancel_run,
         aget_run,
@@ -105,9 +108,12 @@ _HOMES = {
         "UnreachableError",
     ),
     "flows.fan_out": ("afan_out", "fan_out"),
+    "flows.finalizer": ("with_finalizer",),
+    "flows.sweep": ("asweep", "sweep"),
     "headers": ("HeaderPolicy",),
     "models": ("FanOutResult", "RunFailure", "RunHandle", "RunItem", "RunResult", "RunStatus", "Usage"),
     "schedules": ("next_fires",),
+    "sweeping": ("SweepEntry", "SweepReport"),
     "tasks.background": (
         "acancel_run",
         "aget_run",
@@ -167,6 +173,8 @@ __all__ = [
     "RunStatus",
     "RunTimeoutError",
     "ScheduleError",
+    "SweepEntry",
+    "SweepReport",
     "ThreadBusyError",
     "UnreachableError",
     "Usage",
@@ -184,6 +192,7 @@ __all__ = [
     "arun_stateless",
     "astart_run",
     "astart_runs",
+    "asweep",
     "aupdate_thread_state",
     "cancel_run",
     "cancel_runs",
@@ -199,7 +208,9 @@ __all__ = [
     "run_stateless",
     "start_run",
     "start_runs",
+    "sweep",
     "update_thread_state",
+    "with_finalizer",
 ]
 
 

@@ -29,6 +29,7 @@ from prefect_langgraph._http import (
     retry_after_of,
     to_error,
 )
+from prefect_langgraph._lease import Leases
 from prefect_langgraph._log import run_logger
 from prefect_langgraph._lookup import Lookup
 from prefect_langgraph._release import Pruner, ReleasedResults
@@ -143,6 +144,7 @@ class Deployment:
         self.waiter = Waiter(self)
         self.pruner = Pruner(self)
         self.released = ReleasedResults()
+        self.leases = Leases(self)
         # The threads by which runs claimed their places among identical calls, by run.
         self.places: dict[str, tuple[str, ...]] = {}
         # Cleared for good by the first answer that shows the server has no /runs/batch.

@@ -53,7 +53,9 @@ class Context:
 async def context_of(connection: Connection) -> Context:
     """The context of a call, taken from the Prefect context that came along with it."""
     owner = await current_owner().with_root()
-    return Context(deployment_for(connection), owner, run_logger())
+    deployment = deployment_for(connection)
+    deployment.leases.keep(owner)
+    return Context(deployment, owner, run_logger())
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

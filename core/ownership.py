@@ -43,7 +43,10 @@ TARGET_THREAD = "prefect_target_thread_id"
 TAG_PREFIX = "prefect_"
 
 FINALIZER_MARK = "prefect_langgraph_finalizer"
-"""Attribute of the hooks that `with_finalizer` adds, by which a task knows that it is under one."""
+"""Attribute of the hooks that `with_finalizer` adds, by which a task knows that it is under one.
+
+Its value is how many seconds without a sign of life end the flow run's leases.
+"""
 
 _NAMESPACE = uuid.UUID("3f0ad0c2-7d35-5d0a-9a55-3a3f0c6c4c51")
 _REMEMBERED_FLOW_RUNS = 1000
@@ -69,6 +72,7 @@ class Owner:
         api: A short hash of the Prefect API's address and workspace.
         remote: True in a process other than the flow run's own, such as one of a process pool.
         finalized: True when the flow run releases what it owns at its end.
+        lease_seconds: How long its process counts as alive without a sign of life; None keeps no lease.
         root: Id and attempt of the flow run that a subflow belongs to; None until looked up.
     """
 
@@ -81,6 +85,7 @@ class Owner:
     api: str | None = None
     remote: bool = False
     finalized: bool = False
+    lease_seconds: float | None = None
     root: tuple[str, int] | None = None
 
     async def with_root(self) -> Owner:
@@ -129,6 +134,7 @@ def current_owner() -> Owner:
         scopes.append((flow_run_id, flow_run.run_count))
     flow = flow_context.flow
     hooks = (flow.on_completion_hooks if flow is not None else None) or []
+    marks = [getattr(hook, FINALIZER_MARK) for hook in hooks if hasattr(hook, FINALIZER_MARK)]
     return Owner(
         flow_run_id=flow_run_id,
         attempt=flow_run.run_count,
@@ -138,7 +144,8 @@ def current_owner() -> Owner:
         deployment_id=str(flow_run.deployment_id) if flow_run.deployment_id else None,
         api=prefect_api(),
         remote=flow_context.detached,
-        finalized=any(hasattr(hook, FINALIZER_MARK) for hook in hooks),
+        finalized=bool(marks),
+        lease_seconds=marks[0] if marks else None,
     )
 
 

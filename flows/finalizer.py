@@ -1,0 +1,262 @@
+"""`with_finalizer`: a flow run gives back what it owns when it ends, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, overload
+from uuid import UUID
+
+from prefect import Flow, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
+from prefect.flows import FlowStateHook
+from prefect.logging.loggers import flow_run_logger
+
+from prefect_langgraph._client import Connection, deployment_for
+from prefect_langgraph._deadline import Deadline, check_positive
+from prefect_langgraph._give_back import ReleaseReport, release_flow_run, sum_of
+from prefect_langgraph._lease import DEFAULT_LEASE_SECONDS
+from prefect_langgraph._log import LoggerOrAdapter
+from prefect_langgraph._loop import io_loop
+from prefect_langgraph._release_events import log_release, released
+from prefect_langgraph.blocks.credentials import (
+    DEFAULT_BLOCK,
+    LangGraphCredentials,
+    resolve,
+    resolve_for,
+)
+from prefect_langgraph.errors import InvalidRequestError, LangGraphError
+from prefect_langgraph.ownership import FINALIZER_MARK, Owner
+
+F = TypeVar("F", bound=Flow[..., Any])
+Place = LangGraphCredentials | str | None
+
+RELEASE_SECONDS = 60.0
+
+
+@overload
+def with_finalizer(credentials: F) -> F: ...
+@overload
+def with_finalizer(
+    credentials: Place | Sequence[Place] = None,
+    *,
+    cancel_unfinished: bool = False,
+    parameter: str | None = None,
+    max_wait_seconds: float = RELEASE_SECONDS,
+    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+) -> Callable[[F], F]: ...
+def with_finalizer(
+    credentials: Any = None,
+    *,
+    cancel_unfinished: bool = False,
+    parameter: str | None = None,
+    max_wait_seconds: float = RELEASE_SECONDS,
+    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+) -> Any:
+    """Make a flow give back what its runs own when they end: put it above `@flow`.
+
+    When a flow run completes, fails, is cancelled or crashes, its crons are deleted, its active runs
+    are cancelled and its throw-away threads are deleted, those of its subflows in the same process
+    included. After a completion active runs are only named in a warning, unless
+    `cancel_unfinished`; the `sweep` takes them after its grace period, so start what shall outlive
+    the flow run with `detached=True`. A thread that waits for a person stays.
+
+    A flow run that goes on (a retry, a suspension, a rescheduling) keeps everything until it really
+    ends. Until then threads of finished runs stay too, so that a second execution of the flow run
+    adopts them. When a subflow ends while the flow run around it may be executed again, its finished
+    runs stay for that one.
+
+    The hooks are added beside those already there; `with_options(on_failure=...)` and the like
+    replace hooks, these too. After a cancellation or a kill they run in a new process that imports
+    the flow again, so give the name of a saved block; a block object must be made when the module is
+    imported. What was done is in the flow run's log and in an event `langgraph.flow-run.released`,
+    with the flow run as related resource. Running it twice, or beside a sweep, is safe. A step that
+    fails is logged and the others go on; the sweep finds what is left.
+
+    While the flow runs, its process renews a lease on each deployment it uses, by which the sweep
+    learns that process and worker died together.
+
+    Args:
+        credentials: A saved block's name, a block, or a list of them, for every deployment that the
+            flow uses. None is the block named `default`.
+        cancel_unfinished: True also cancels active runs after a completion.
+        parameter: The flow's own parameter that names the block, for flows that get it from their
+            caller. Used beside `credentials`, or instead when that is None.
+        max_wait_seconds: How long the release may take, wall clock.
+        lease_seconds: How long the flow run's process counts as alive without a sign of life. Matters
+            only when it dies together with its worker.
+
+    Raises:
+        InvalidRequestError: It decorates something that is not a flow, or an argument is wrong.
+
+    Example:
+        >>> from prefect import flow
+        >>> from prefect_langgraph import start_run, with_finalizer
+        >>> @with_finalizer("default", cancel_unfinished=True)
+        ... @flow
+        ... def nightly() -> None:
+        ...     start_run("worker", {"sleep": 600})
+        >>> nightly()  # cancels the run as it ends
+    """
+    check_positive("max_wait_seconds", max_wait_seconds)
+    check_positive("lease_seconds", lease_seconds)
+    if isinstance(credentials, Flow):
+        return with_finalizer()(credentials)
+    hook = _hook(
+        _places(credentials) if parameter is None or credentials is not None else [],
+        parameter,
+        cancel_unfinished=cancel_unfinished,
+        max_wait_seconds=max_wait_seconds,
+        lease_seconds=lease_seconds,
+    )
+
+    def decorate(flow: F) -> F:
+        if not isinstance(flow, Flow):
+            raise InvalidRequestError(
+                f"with_finalizer got a {type(flow).__name__} and not a flow: put @with_finalizer(...) "
+                "above @flow."
+            )
+        for add in (flow.on_completion, flow.on_failure, flow.on_cancellation, flow.on_crashed):
+            add(hook)
+        return flow
+
+    return decorate
+
+
+def _places(credentials: Any) -> list[Place]:
+    given = list(credentials) if isinstance(credentials, list | tuple) else [credentials]
+    places: list[Place] = []
+    for one in given:
+        if isinstance(one, LangGraphCredentials):
+            # The name survives into other processes, and no secret travels with it.
+            places.append(one.saved_name or one)
+        elif one is None or (isinstance(one, str) and one):
+            places.append(one)
+        else:
+            raise InvalidRequestError(
+                f"credentials holds a {type(one).__name__}: give the name of a saved "
+                "LangGraphCredentials block, a block, a list of them, or None for 'default'."
+            )
+    if not places:
+        raise InvalidRequestError("credentials is empty: name at least one block.")
+    return places
+
+
+def _hook(
+    places: list[Place],
+    parameter: str | None,
+    *,
+    cancel_unfinished: bool,
+    max_wait_seconds: float,
+    lease_seconds: float,
+) -> FlowStateHook[..., Any]:
+    async def release_langgraph(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+        await io_loop().arun(
+            _release,
+            [*places, *([flow_run.parameters.get(parameter)] if parameter is not None else [])],
+            flow,
+            flow_run,
+            cancel_runs=cancel_unfinished or not state.is_completed(),
+            max_wait_seconds=max_wait_seconds,
+        )
+
+    setattr(release_langgraph, FINALIZER_MARK, float(lease_seconds))
+    return release_langgraph
+
+
+async def _release(
+    places: Sequence[Any],
+    flow: Flow[..., Any],
+    flow_run: FlowRun,
+    *,
+    cancel_runs: bool,
+    max_wait_seconds: float,
+) -> None:
+    deadline = Deadline.after(max_wait_seconds)
+    logger = flow_run_logger(flow_run, flow)
+    if await _goes_on(flow_run, logger):
+        return
+    keep_finished = await _may_be_adopted(flow_run, logger)
+
+    async def at(place: Any) -> ReleaseReport:
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                deployment = deployment_for(await _connection(place))
+                await deployment.leases.end(str(flow_run.id), deadline=deadline)
+            return await release_flow_run(
+                deployment,
+                str(flow_run.id),
+                cancel_runs=cancel_runs,
+                keep_finished=keep_finished,
+                deadline=deadline,
+            )
+        except LangGraphError as error:
+            return ReleaseReport(failures=(error.message,))
+        except TimeoutError:
+            late = f"Prefect did not give the block within max_wait_seconds={max_wait_seconds:g}."
+            return ReleaseReport(failures=(late,))
+
+    reports = await asyncio.gather(*(at(place) for place in places))
+    for place, report in zip(places, reports, strict=True):
+        log_release(logger, _name(place), report, cancel_runs=cancel_runs)
+    released(flow_run.id, flow_run.name, sum_of(reports))
+
+
+def _name(place: Any) -> str:
+    if isinstance(place, LangGraphCredentials):
+        return place.url
+    return (
+        str(place["url"]) if isinstance(place, Mapping) and "url" in place else place or DEFAULT_BLOCK
+    )
+
+
+async def _connection(place: Any) -> Connection:
+    # A block that was given as a flow's parameter comes back as its fields, the secrets masked. In the
+    # process of the flow the block itself is still known.
+    if isinstance(place, Mapping) and "url" in place:
+        return await resolve_for(str(place["url"]), None, None)
+    return await resolve(place)
+
+
+async def _goes_on(flow_run: FlowRun, logger: LoggerOrAdapter) -> bool:
+    """True when Prefect says that the flow run has not ended: a hook may be late or called early."""
+    try:
+        async with get_client() as client:
+            state = (await client.read_flow_run(flow_run.id)).state
+    except ObjectNotFound:
+        return False  # deleted, so it will not go on
+    except Exception as error:  # noqa: BLE001 - whatever it is, Prefect just told that the run ended
+        logger.warning(
+            "Prefect could not be asked whether the flow run goes on (%s); it is taken as ended",
+            type(error).__name__,
+        )
+        return False
+    if state is None or state.is_final() or state.is_cancelling():
+        return False
+    logger.info("The flow run is %s, so it keeps what it owns on LangGraph", state.name)
+    return True
+
+
+async def _may_be_adopted(flow_run: FlowRun, logger: LoggerOrAdapter) -> bool:
+    """True for a subflow whose surrounding flow run may be executed again and run it again."""
+    if flow_run.parent_task_run_id is None or flow_run.deployment_id is not None:
+        return False
+    owner = Owner(flow_run_id=str(flow_run.id), attempt=flow_run.run_count, is_subflow=True)
+    try:
+        root = (await owner.with_root()).root
+        if root is None or root[0] == str(flow_run.id):
+            return False
+        async with get_client() as client:
+            around = await client.read_flow_run(UUID(root[0]))
+    except ObjectNotFound:
+        return False
+    except Exception as error:  # noqa: BLE001 - keeping is safe: the sweep takes what is left
+        logger.warning(
+            "Prefect could not be asked about the flow run around this one (%s); threads of finished "
+            "runs stay for the sweep",
+            type(error).__name__,
+        )
+        return True
+    ended = around.state is not None and around.state.is_final()
+    return not ended and (around.empirical_policy.retries or 0) >= around.run_count

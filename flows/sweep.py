@@ -1,0 +1,194 @@
+"""`sweep`: the flow behind the finalizer, for flow runs that could not release what they own."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.artifacts import acreate_table_artifact
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+
+from prefect_langgraph._client import deployment_for
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph._log import run_logger
+from prefect_langgraph._loop import io_loop
+from prefect_langgraph._release_events import NAMED, SWEEP_ENDED
+from prefect_langgraph._sweep import Policy, sweep_deployment
+from prefect_langgraph.blocks.credentials import DEFAULT_BLOCK, resolve
+from prefect_langgraph.errors import InvalidRequestError, LangGraphError
+from prefect_langgraph.ownership import prefect_api
+from prefect_langgraph.sweeping import SweepEntry, SweepReport
+
+GRACE_SECONDS = 300.0
+ARTIFACT_KEY = "langgraph-sweep"
+
+_ROWS = 500  # an artifact with more is slow to open
+
+
+async def _sweep(
+    credentials: str | list[str] | None,
+    *,
+    grace_seconds: float,
+    waiting_grace_seconds: float | None,
+    dry_run: bool,
+    max_wait_seconds: float | None,
+) -> SweepReport:
+    for name, seconds in (
+        ("grace_seconds", grace_seconds),
+        ("waiting_grace_seconds", waiting_grace_seconds),
+    ):
+        if seconds is not None and not seconds >= 0:
+            raise InvalidRequestError(f"{name}={seconds!r}: give a number that is not negative.")
+    deadline = Deadline.after(max_wait_seconds)
+    names = credentials if isinstance(credentials, list) else [credentials or DEFAULT_BLOCK]
+    if not names:
+        raise InvalidRequestError("credentials is empty: name at least one block.")
+    policy = Policy(prefect_api(), grace_seconds, waiting_grace_seconds, dry_run)
+    entries: list[SweepEntry] = []
+    failures: list[str] = []
+    for name in dict.fromkeys(names):
+        try:
+            deployment = deployment_for(await resolve(name))
+            found, failed = await sweep_deployment(deployment, policy, deadline=deadline)
+        except LangGraphError as error:
+            # One deployment that is away must not keep the others from being swept.
+            failures.append(f"{name}: {error.message}")
+        else:
+            entries += found
+            failures += [f"{name}: {failure}" for failure in failed]
+    report = SweepReport(
+        dry_run=dry_run,
+        grace_seconds=grace_seconds,
+        entries=tuple(entries),
+        failures=tuple(failures),
+    )
+    await _publish(report)
+    if failures:
+        raise LangGraphError(
+            f"{_sentence(report)} {len(failures)} steps failed; the next sweep tries them again. "
+            f"The first: {failures[0]}"
+        )
+    return report
+
+
+async def _publish(report: SweepReport) -> None:
+    """Say what was done: in the log, as an artifact and as an event."""
+    logger = run_logger()
+    logger.info(_sentence(report))
+    for entry in report.released[:NAMED]:
+        logger.info("%s %s: %s", _verb(report), entry.flow_run_name or entry.flow_run_id, entry.reason)
+    for failure in report.failures[:NAMED]:
+        logger.error(failure)
+    shown = [*report.released, *report.kept][:_ROWS]
+    more = len(report.entries) - len(shown)
+    await acreate_table_artifact(
+        key=ARTIFACT_KEY,
+        table=[_row(entry) for entry in shown],
+        description=_sentence(report)
+        + (f" {more} more rows are not shown." if more else "")
+        + "".join(f"\n\nFailed: {failure}" for failure in report.failures[:NAMED]),
+    )
+    emit_event(
+        SWEEP_ENDED,
+        resource={
+            "prefect.resource.id": f"langgraph.sweep.{flow_run.id}",
+            "prefect.resource.name": flow_run.name or "sweep",
+            "langgraph.sweep.outcome": "incomplete" if report.failures else "released",
+            "langgraph.sweep.dry-run": str(report.dry_run).lower(),
+        },
+        payload={
+            "dry_run": report.dry_run,
+            "counts": report.counts,
+            "kept": len(report.kept),
+            "failures": len(report.failures),
+            "flow_runs": [entry.flow_run_id for entry in report.released[:NAMED]],
+        },
+    )
+
+
+def _verb(report: SweepReport) -> str:
+    return "Would release" if report.dry_run else "Released"
+
+
+def _sentence(report: SweepReport) -> str:
+    counts = report.counts
+    return (
+        f"{_verb(report)} {counts['crons']} crons, {counts['runs']} active runs and "
+        f"{counts['threads']} threads of {counts['flow_runs']} flow runs; left those of "
+        f"{len(report.kept)} alone."
+    )
+
+
+def _row(entry: SweepEntry) -> dict[str, str | int]:
+    return {
+        "flow run": entry.flow_run_name or "",
+        "id": entry.flow_run_id,
+        "action": entry.action,
+        "why": entry.reason,
+        "crons": len(entry.crons),
+        "runs": len(entry.runs),
+        "threads": len(entry.threads),
+        "waiting": len(entry.waiting),
+        "deployment": entry.url,
+    }
+
+
+@flow(name="langgraph-sweep")
+def sweep(
+    credentials: str | list[str] | None = None,
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+    waiting_grace_seconds: float | None = None,
+    dry_run: bool = False,
+    max_wait_seconds: float | None = None,
+) -> SweepReport:
+    """Release what flow runs left behind: deploy this flow with a schedule.
+
+    Finds everything on the deployments that carries the tags of this Prefect, asks Prefect for the
+    flow runs, and releases what belongs to those that have ended or are gone: crons deleted, active
+    runs cancelled, throw-away threads deleted. What carries no tags is never touched, such as runs
+    and crons with `detached=True`, nor what belongs to another Prefect or workspace. Which one it
+    is follows from PREFECT_API_URL, so the sweep needs the same as the flows.
+
+    A flow run that Prefect calls Running counts as ended when it is under `with_finalizer` and its
+    process let its lease run out: that is what stays when a worker dies with its flow process. One
+    without a finalizer is waited for until Prefect says that it ended.
+
+    Safe to run at any time, twice, and beside finalizers. A step that fails is reported, the others
+    go on, and the flow run fails at the end. Whatever stops a sweep, the next one finds the rest. The
+    report is the artifact `langgraph-sweep`, and an event `langgraph.sweep.ended` says how it went.
+    `asweep` is the asynchronous twin.
+
+    Args:
+        credentials: The name of a saved block, or of several; None is the one named `default`.
+        grace_seconds: How long after its end a flow run's things are left alone; for a flow run that
+            is gone from Prefect, how long after they last changed.
+        waiting_grace_seconds: The same for throw-away threads that wait for a person. None keeps them.
+        dry_run: True says what it would do, and why, and touches nothing.
+        max_wait_seconds: Wall clock for all of it. None is unlimited.
+
+    Returns:
+        One entry per flow run of which something was found.
+
+    Raises:
+        LangGraphError: Something could not be released, or a deployment could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import sweep
+        >>> report = sweep("default", dry_run=True)
+        >>> [entry.reason for entry in report.released]
+        []
+    """
+    return io_loop().run(_sweep, **locals())
+
+
+@flow(name="langgraph-sweep")
+async def asweep(
+    credentials: str | list[str] | None = None,
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+    waiting_grace_seconds: float | None = None,
+    dry_run: bool = False,
+    max_wait_seconds: float | None = None,
+) -> SweepReport:
+    """Release what flow runs left behind: the asynchronous twin of `sweep`."""
+    return await io_loop().arun(_sweep, **locals())
