@@ -9,7 +9,8 @@ Invariants:
 - Each new connection begins before the last part that was delivered, and meets it again: a gap shows.
 - What the connection sends again is counted off, never guessed; where counting is not possible, the
   parts are read once more at a time when it is.
-- A stream is whole when a connection that was opened after the run's end came to its own end.
+- A stream is whole when a connection that was opened after the run's end brought nothing new and came
+  to its own end.
 - Only what was lost on the server ends a stream early, by `StreamBrokenError`.
 """
 
@@ -40,6 +41,7 @@ ENDS = frozenset({"error", "end"})
 _FROM_THE_BEGINNING = "0"
 _SAME_MILLISECOND_SECONDS = 0.01
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 2.0
+_MISSING_CONFIRMATIONS = 3
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Position:
     Attributes:
         id: The server's id of the last part, None before the first.
         count: How many parts with that id were delivered.
-        same: Those parts, where they are known.
+        same: Those parts; the last of them, where reading began behind one.
     """
 
     id: str | None = None
@@ -156,7 +158,8 @@ class _Pass:
         position = self._position
         if not self._caught_up or self._rewound:
             if self._met < position.count:
-                if self._met < len(position.same) and position.same[self._met] != part:
+                known = self._met - (position.count - len(position.same))
+                if known >= 0 and position.same[known] != part:
                     raise LookupError
                 self._met += 1
                 self._caught_up = self._caught_up or self._met == position.count
@@ -200,6 +203,7 @@ class StreamReader:
         self._connections = 0
         self._from_start = False  # True when the first connection was there before the run began
         self._kept = True  # False once parts came without ids
+        self._missing = False  # True when the last connection did not bring again what came last
         self._passing = False  # True once parts came that no server keeps
         self._clock: float | None = None  # the server's, at least, less ours, in milliseconds
         self.began = position.id is not None
@@ -212,11 +216,11 @@ class StreamReader:
             StreamBrokenError: Parts are lost.
             DeploymentError: The deployment refused the request.
         """
-        pause, ended = _FIRST_PAUSE, False
+        pause, ended, misses = _FIRST_PAUSE, False, 0
         while True:
             before, whole = self._position.text, False
             try:
-                async with contextlib.aclosing(self._connection(ended)) as parts:
+                async with contextlib.aclosing(self._connection()) as parts:
                     async for part in parts:
                         yield part
                 whole = True
@@ -227,21 +231,26 @@ class StreamReader:
             except (httpx.TransportError, httpx.DecodingError):
                 if not self._kept:
                     raise self._broken("the connection was cut") from None
-            if whole and ended:
-                return
+            moved = self._position.text != before
+            if whole and ended and not moved:
+                if not self._missing:
+                    return
+                misses += 1
+                if misses == _MISSING_CONFIRMATIONS:
+                    raise self._broken("the server no longer has the last ones that came")
             ended = (await self._look()).ended
             if whole and not self._kept:
                 if ended:
                     return
                 raise self._broken("the connection was closed")
-            if not ended and (not whole or before == self._position.text):
-                pause = min(pause * 2, _LAST_PAUSE) if before == self._position.text else _FIRST_PAUSE
+            pause = _FIRST_PAUSE if moved else min(pause * 2, _LAST_PAUSE)
+            if not (whole and (ended or moved)) or self._missing:
                 await self._sleep(pause)
 
     async def _look(self) -> RunStatus:
         return (await self._deployment.waiter.look(self._handle, deadline=self._deadline)).status
 
-    async def _connection(self, ended: bool) -> AsyncGenerator[StreamPart, None]:
+    async def _connection(self) -> AsyncGenerator[StreamPart, None]:
         """The new parts of one connection, to its end."""
         trusted = self._trusted()
         response = await self._deployment.send(
@@ -259,10 +268,9 @@ class StreamReader:
                 async for part in events:
                     if part.event not in ENDS and (new := self._new(passing, part)) is not None:
                         yield new
+            self._missing = passing.missing
         finally:
             await response.aclose()
-        if ended and passing.missing:
-            raise self._broken("the server no longer has the last ones that came")
 
     def _from_first(self) -> bool:
         """True on a connection that has seen the run from its first part, all of it live."""
@@ -319,13 +327,16 @@ class StreamReader:
 
     async def _events(self, response: httpx.Response) -> AsyncGenerator[StreamPart, None]:
         """Whole events only: what a cut leaves of one comes again with the next connection."""
-        decoder = SSEDecoder()
+        decoder, between = SSEDecoder(), True
         async with contextlib.aclosing(aiter_lines_raw(response)) as lines:  # type: ignore[type-var]
             while True:
                 async with asyncio.timeout(self._deadline.remaining()):
                     line = await anext(lines, None)
                 if line is None:
+                    if not between:
+                        raise httpx.RemoteProtocolError("the stream ended within an event")
                     return
+                between = not line.rstrip(b"\r\n")
                 found = decoder.decode(bytes(line).rstrip(b"\n"))
                 if found is not None and found.event:
                     event, *namespace = found.event.split("|")
