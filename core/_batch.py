@@ -164,7 +164,8 @@ class BatchStarter:
         if not self._call:
             return
         claim_id = self._claim_id(self._turn + 1)
-        if await self._deployment.lookup.thread(claim_id, self._deadline) is not None:
+        lookup = self._deployment.lookup
+        if await lookup.thread(claim_id, self._deadline, patient=True) is not None:
             raise TakenOverError(
                 f"Another process executes this flow run and has taken over its {len(self.items)} "
                 "runs. This one starts no more."

@@ -55,7 +55,7 @@ async def claim(
                 raise
         else:
             return True
-        thread = await deployment.lookup.thread(thread_id, deadline)
+        thread = await deployment.lookup.thread(thread_id, deadline, patient=True)
         if thread is not None:
             return bool((thread.get("metadata") or {}).get(CLAIM) == holder)
         # Released meanwhile, or the request with the lost answer never arrived.

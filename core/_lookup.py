@@ -92,11 +92,15 @@ class Lookup:
         except NotFoundError:
             return None
 
-    async def thread(self, thread_id: str, deadline: Deadline) -> Row | None:
-        """A thread's row, or None when the server says that there is none."""
+    async def thread(self, thread_id: str, deadline: Deadline, *, patient: bool = False) -> Row | None:
+        """A thread's row, or None when the server says that there is none.
+
+        `patient` gives up after the connection's patience also where there is no deadline.
+        """
         threads = self._deployment.client.threads
         try:
-            return dict(await self._send(lambda: threads.get(thread_id), deadline))
+            found = await self._send(lambda: threads.get(thread_id), deadline, patient=patient)
+            return dict(found)
         except NotFoundError:
             return None
 
@@ -119,9 +123,14 @@ class Lookup:
         thread = await self.thread(handle.thread_id, deadline) if needs_thread else None
         return _outcomes.from_run(handle, run, state, thread=thread)
 
-    async def _send(self, request: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+    async def _send(
+        self, request: Callable[[], Awaitable[T]], deadline: Deadline, *, patient: bool = False
+    ) -> T:
         return await self._deployment.send(
-            request, doing="ask for a run", deadline=deadline, patient=deadline.end is not None
+            request,
+            doing="ask for a run",
+            deadline=deadline,
+            patient=patient or deadline.end is not None,
         )
 
 

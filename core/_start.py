@@ -208,7 +208,8 @@ class Starter:
 
     async def _is_ours(self, claim_id: str) -> bool | None:
         """Whether this call made the claim; None when there is no such claim any more."""
-        thread = await self._deployment.lookup.thread(claim_id, self._deadline)
+        lookup = self._deployment.lookup
+        thread = await lookup.thread(claim_id, self._deadline, patient=True)
         return None if thread is None else (thread.get("metadata") or {}).get(CLAIM) == self._token
 
     async def _look(
