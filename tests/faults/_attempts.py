@@ -1,0 +1,120 @@
+"""Executions of a flow run in processes of their own, which tests kill.
+
+A process is forked from one that has imported everything already, so that one takes a second and not
+ten. It does what a worker's process does: reads its flow run from Prefect and runs it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
+
+_SECONDS = 60.0
+_TESTS = Path(__file__).parent.parent
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["faults._attempts", "faults._flows"])
+
+
+def begin() -> None:
+    """Start the process that others are forked from."""
+    # Python 3.11 does not give it the path by which the modules to import would be found.
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_TESTS), before]))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def new_flow_run(flow: Flow[..., Any], **parameters: Any) -> UUID:
+    """A flow run that waits to be executed."""
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run(flow, parameters=parameters).id
+
+
+def read_flow_run(flow_run_id: UUID) -> FlowRun:
+    """The flow run, as Prefect knows it."""
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(flow_run_id)
+
+
+class Attempt:
+    """One execution of a flow run. Made by `attempt`."""
+
+    def __init__(self, flow: Flow[..., Any], flow_run_id: UUID, log: Path) -> None:
+        self._mine, self._its = _processes.Pipe()
+        self._log = log
+        self.process = _processes.Process(
+            target=_execute, args=(flow.fn.__name__, flow_run_id, self._its, log), daemon=True
+        )
+        self.process.start()
+        self._its.close()
+
+    def kill(self) -> None:
+        """End it at once, by SIGKILL."""
+        self.process.kill()
+        self.process.join(_SECONDS)
+
+    def result(self) -> Any:
+        """What the flow returned; its error is raised as a text."""
+        assert self._mine.poll(_SECONDS), f"no result in {_SECONDS} s:\n{self.log()}"
+        try:
+            kind, value = self._mine.recv()
+        except EOFError:
+            raise AssertionError(f"the process died:\n{self.log()}") from None
+        # Hooks run after the flow has ended.
+        self.process.join(_SECONDS)
+        assert kind == "value", f"{value}\n{self.log()}"
+        return value
+
+    def log(self) -> str:
+        """What it printed."""
+        return self._log.read_text(encoding="utf-8", errors="replace")[-8000:]
+
+    def close(self) -> None:
+        self.kill()
+        self._mine.close()
+        self.process.close()
+
+
+@contextmanager
+def attempt(flow: Flow[..., Any], flow_run_id: UUID, folder: Path) -> Iterator[Attempt]:
+    """Execute a flow run in a process of its own."""
+    begin()
+    number = len(list(folder.glob("attempt-*.log"))) + 1
+    log = folder / f"attempt-{number}.log"
+    log.touch()
+    running = Attempt(flow, flow_run_id, log)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def _execute(name: str, flow_run_id: UUID, answer: Connection, log: Path) -> None:
+    sys.stdout = sys.stderr = log.open("a", encoding="utf-8", buffering=1)
+    flow = getattr(import_module("faults._flows"), name)
+    try:
+        value = run_flow(flow, flow_run=read_flow_run(flow_run_id))
+    except BaseException as error:
+        answer.send(("error", f"{type(error).__name__}: {error}"))
+        raise
+    answer.send(("value", value))

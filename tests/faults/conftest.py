@@ -1,0 +1,68 @@
+"""A LangGraph server that is only for the faults, so that whatever remains on it was left by a test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from faults._books import Books
+from prefect_langgraph import LangGraphCredentials
+from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
+from proxy import Proxy, run_proxy
+
+CONFIG = Path(__file__).parent / "server" / "langgraph.json"
+
+
+@pytest.fixture(scope="session")
+def executions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the graph writes down each execution."""
+    path = tmp_path_factory.mktemp("faults") / "executions"
+    path.touch()
+    return path
+
+
+@pytest.fixture(scope="session")
+def fault_server(executions: Path) -> Iterator[LangGraphServer]:
+    env = {"EXECUTIONS_FILE": str(executions), "CRON_SCHEDULER_SLEEP_TIME": "1"}
+    with run_langgraph_server(CONFIG, jobs=20, env=env) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(fault_server: LangGraphServer) -> Iterator[Proxy]:
+    with run_proxy(fault_server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def books(
+    prefect_server: PrefectServer, fault_server: LangGraphServer, proxy: Proxy, executions: Path
+) -> Iterator[Books]:
+    """The books of a test that begins and ends with an empty server."""
+    with _books(proxy, fault_server, executions, patience_seconds=5) as books:
+        yield books
+
+
+@pytest.fixture
+def impatient(
+    prefect_server: PrefectServer, fault_server: LangGraphServer, proxy: Proxy, executions: Path
+) -> Iterator[Books]:
+    """The same with a block by which a call gives up soon, so that its task is retried."""
+    with _books(proxy, fault_server, executions, patience_seconds=0.5) as books:
+        yield books
+
+
+@contextmanager
+def _books(
+    proxy: Proxy, server: LangGraphServer, executions: Path, *, patience_seconds: float
+) -> Iterator[Books]:
+    block = f"fault-{uuid.uuid4().hex[:12]}"
+    LangGraphCredentials(url=proxy.url, patience_seconds=patience_seconds).save(block)
+    with LangGraphCredentials(url=server.url).get_sync_client() as client:
+        books = Books(proxy, client, executions, block)
+        yield books
+        books.clear()
