@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
 from prefect.blocks.core import Block
+from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from prefect_langgraph._client import Connection
@@ -55,7 +56,8 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
         title="API key",
         description="Sent as x-api-key. Leave empty for a server without keys.",
     )
-    headers: dict[str, SecretStr] | None = Field(
+    # Not a dictionary of secrets: those Prefect's API would show to everybody.
+    headers: SecretDict | None = Field(
         default=None,
         title="Headers",
         description="Sent with every request; the values are secret. The API key has its own field.",
@@ -117,9 +119,8 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
 
     @field_validator("headers")
     @classmethod
-    def _check_headers(cls, headers: dict[str, SecretStr] | None) -> dict[str, SecretStr] | None:
-        validate_headers(headers)
-        return headers
+    def _check_headers(cls, headers: SecretDict | None) -> SecretDict | None:
+        return SecretDict(validate_headers(headers.get_secret_value())) if headers is not None else None
 
     @classmethod
     def from_env(cls, **fields: Any) -> Self:
@@ -162,7 +163,7 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
         return Connection(
             url=self.url,
             api_key=self.api_key.get_secret_value() if self.api_key is not None else None,
-            headers=tuple(validate_headers(self.headers).items()),
+            headers=tuple(self.headers.get_secret_value().items()) if self.headers is not None else (),
             name=self.saved_name,
             max_connections=self.max_connections,
             timeout_seconds=self.timeout_seconds,

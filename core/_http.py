@@ -49,8 +49,8 @@ _MAX_DETAIL = 500
 def status_code_of(error: Exception) -> int | None:
     """The HTTP status by which the server refused, or None."""
     response = getattr(error, "response", None)
-    refused = isinstance(response, httpx.Response) and response.status_code >= 300
-    return response.status_code if refused else None
+    status = response.status_code if isinstance(response, httpx.Response) else 0
+    return status if status >= 300 else None
 
 
 def refuse_redirect(response: httpx.Response) -> None:
