@@ -12,10 +12,12 @@ from prefect_langgraph._log import run_logger
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.flows.finalizer import with_finalizer
 from prefect_langgraph.models import FanOutResult
 from prefect_langgraph.tasks.temporary_cron import temporary_cron
 
 
+@with_finalizer(parameter="credentials")
 @flow(name="langgraph-cron-window", flow_run_name="{assistant_id} on {schedule} for {duration}")
 def cron_window(
     assistant_id: str,

@@ -26,6 +26,7 @@ from prefect_langgraph._start import RunRequest
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows._per_run import PerRun
+from prefect_langgraph.flows.finalizer import with_finalizer
 from prefect_langgraph.models import FanOutResult, RunHandle, RunItem, RunResult
 from prefect_langgraph.ownership import digest
 from prefect_langgraph.tasks._task import context_for
@@ -291,6 +292,7 @@ def _name() -> str:
     return f"fan out {many} runs of {parameters.get('assistant_id') or 'assistants'}"
 
 
+@with_finalizer(parameter="credentials")
 @flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
 def fan_out(
     assistant_id: str | None = None,
@@ -355,6 +357,7 @@ def fan_out(
     return io_loop().run(_fan_out, **locals())
 
 
+@with_finalizer(parameter="credentials")
 @flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
 async def afan_out(
     assistant_id: str | None = None,
