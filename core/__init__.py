@@ -14,6 +14,7 @@ from prefect_langgraph._version import __version__
 if TYPE_CHECKING:
     from prefect_langgraph.blocks.assistant import LangGraphAssistant, LangGraphRun
     from prefect_langgraph.blocks.credentials import LangGraphCredentials
+    from prefect_langgraph.cron_models import CronHandle, CronPlan, CronSpec
     from prefect_langgraph.errors import (
         AuthenticationError,
         DeploymentError,
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
         RunLostError,
         RunTimeoutError,
         ScheduleError,
+        StreamBrokenError,
         ThreadBusyError,
         UnreachableError,
     )
+    from prefect_langgraph.flows.cron_window import cron_window
     from prefect_langgraph.flows.fan_out import afan_out, fan_out
     from prefect_langgraph.flows.finalizer import with_finalizer
+    from prefect_langgraph.flows.reconcile_crons import reconcile_crons_flow
     from prefect_langgraph.flows.sweep import asweep, sweep
     from prefect_langgraph.headers import HeaderPolicy
     from prefect_langgraph.models import (
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
         RunItem,
         RunResult,
         RunStatus,
+        StreamPart,
         Usage,
     )
     from prefect_langgraph.schedules import next_fires
@@ -59,6 +64,15 @@ if TYPE_CHECKING:
         join_run,
         start_run,
     )
+    from prefect_langgraph.tasks.crons import acreate_cron, create_cron
+    from prefect_langgraph.tasks.existing_crons import (
+        adelete_cron,
+        asearch_crons,
+        aupdate_cron,
+        delete_cron,
+        search_crons,
+        update_cron,
+    )
     from prefect_langgraph.tasks.fan_out import (
         acancel_runs,
         ajoin_runs,
@@ -67,12 +81,22 @@ if TYPE_CHECKING:
         join_runs,
         start_runs,
     )
+    from prefect_langgraph.tasks.reconcile import areconcile_crons, reconcile_crons
     from prefect_langgraph.tasks.runs import (
         arun_on_thread,
         arun_stateless,
         run_on_thread,
         run_stateless,
     )
+    from prefect_langgraph.tasks.streams import (
+        ajoin_stream,
+        astream_run,
+        astream_to_logs,
+        join_stream,
+        stream_run,
+        stream_to_logs,
+    )
+    from prefect_langgraph.tasks.temporary_cron import temporary_cron
     from prefect_langgraph.tasks.threads import (
         acreate_thread,
         adelete_thread,
@@ -87,6 +111,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "blocks.assistant": ("LangGraphAssistant", "LangGraphRun"),
     "blocks.credentials": ("LangGraphCredentials",),
+    "cron_models": ("CronHandle", "CronPlan", "CronSpec"),
     "errors": (
         "AuthenticationError",
         "DeploymentError",
@@ -104,14 +129,26 @@ _HOMES = {
         "RunLostError",
         "RunTimeoutError",
         "ScheduleError",
+        "StreamBrokenError",
         "ThreadBusyError",
         "UnreachableError",
     ),
+    "flows.cron_window": ("cron_window",),
     "flows.fan_out": ("afan_out", "fan_out"),
+    "flows.reconcile_crons": ("reconcile_crons_flow",),
     "flows.finalizer": ("with_finalizer",),
     "flows.sweep": ("asweep", "sweep"),
     "headers": ("HeaderPolicy",),
-    "models": ("FanOutResult", "RunFailure", "RunHandle", "RunItem", "RunResult", "RunStatus", "Usage"),
+    "models": (
+        "FanOutResult",
+        "RunFailure",
+        "RunHandle",
+        "RunItem",
+        "RunResult",
+        "RunStatus",
+        "StreamPart",
+        "Usage",
+    ),
     "schedules": ("next_fires",),
     "sweeping": ("SweepEntry", "SweepReport"),
     "tasks.background": (
@@ -124,6 +161,15 @@ _HOMES = {
         "join_run",
         "start_run",
     ),
+    "tasks.crons": ("acreate_cron", "create_cron"),
+    "tasks.existing_crons": (
+        "adelete_cron",
+        "asearch_crons",
+        "aupdate_cron",
+        "delete_cron",
+        "search_crons",
+        "update_cron",
+    ),
     "tasks.fan_out": (
         "acancel_runs",
         "ajoin_runs",
@@ -132,7 +178,17 @@ _HOMES = {
         "join_runs",
         "start_runs",
     ),
+    "tasks.reconcile": ("areconcile_crons", "reconcile_crons"),
     "tasks.runs": ("arun_on_thread", "arun_stateless", "run_on_thread", "run_stateless"),
+    "tasks.streams": (
+        "ajoin_stream",
+        "astream_run",
+        "astream_to_logs",
+        "join_stream",
+        "stream_run",
+        "stream_to_logs",
+    ),
+    "tasks.temporary_cron": ("temporary_cron",),
     "tasks.threads": (
         "acreate_thread",
         "adelete_thread",
@@ -148,6 +204,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AuthenticationError",
+    "CronHandle",
+    "CronPlan",
+    "CronSpec",
     "DeploymentError",
     "FanOutError",
     "FanOutResult",
@@ -173,6 +232,8 @@ __all__ = [
     "RunStatus",
     "RunTimeoutError",
     "ScheduleError",
+    "StreamBrokenError",
+    "StreamPart",
     "SweepEntry",
     "SweepReport",
     "ThreadBusyError",
@@ -181,34 +242,53 @@ __all__ = [
     "__version__",
     "acancel_run",
     "acancel_runs",
+    "acreate_cron",
     "acreate_thread",
+    "adelete_cron",
     "adelete_thread",
     "afan_out",
     "aget_run",
     "aget_thread_state",
     "ajoin_run",
     "ajoin_runs",
+    "ajoin_stream",
+    "areconcile_crons",
     "arun_on_thread",
     "arun_stateless",
+    "asearch_crons",
     "astart_run",
     "astart_runs",
+    "astream_run",
+    "astream_to_logs",
     "asweep",
+    "aupdate_cron",
     "aupdate_thread_state",
     "cancel_run",
     "cancel_runs",
+    "create_cron",
     "create_thread",
+    "cron_window",
+    "delete_cron",
     "delete_thread",
     "fan_out",
     "get_run",
     "get_thread_state",
     "join_run",
     "join_runs",
+    "join_stream",
     "next_fires",
+    "reconcile_crons",
+    "reconcile_crons_flow",
     "run_on_thread",
     "run_stateless",
+    "search_crons",
     "start_run",
     "start_runs",
+    "stream_run",
+    "stream_to_logs",
     "sweep",
+    "temporary_cron",
+    "update_cron",
     "update_thread_state",
     "with_finalizer",
 ]

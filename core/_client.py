@@ -35,6 +35,7 @@ from prefect_langgraph._lookup import Lookup
 from prefect_langgraph._release import Pruner, ReleasedResults
 from prefect_langgraph._waiter import Waiter
 from prefect_langgraph.errors import InvalidRequestError, UnreachableError
+from prefect_langgraph.headers import HeaderPolicy, merge_headers
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ class Connection:
         timeout_seconds: How long one request may be silent.
         patience_seconds: How long one call goes on when the server is not there or overloaded.
             Waits for a run go on until the caller's own deadline.
+        header_policy: What the headers of a request that makes a run are held against, or None.
     """
 
     url: str
@@ -63,6 +65,7 @@ class Connection:
     max_connections: int = 32
     timeout_seconds: float = 60.0
     patience_seconds: float = 30.0
+    header_policy: HeaderPolicy | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -78,14 +81,19 @@ class Connection:
 
     def async_client(self) -> LangGraphClient:
         """A new client with a pool of its own, for one event loop."""
-        return LangGraphClient(
-            httpx.AsyncClient(
-                base_url=self.url,
-                headers=self.all_headers(),
-                timeout=self._timeout(),
-                limits=self._limits(),
-                event_hooks={"response": [arefuse_redirect]},
-            )
+        return LangGraphClient(self._async_http(self._limits()))
+
+    def stream_client(self) -> httpx.AsyncClient:
+        """A new client for streams: each holds a connection for as long as its run takes."""
+        return self._async_http(httpx.Limits(max_connections=None, max_keepalive_connections=4))
+
+    def _async_http(self, limits: httpx.Limits) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers=self.all_headers(),
+            timeout=self._timeout(),
+            limits=limits,
+            event_hooks={"response": [arefuse_redirect]},
         )
 
     def sync_client(self) -> SyncLangGraphClient:
@@ -111,9 +119,26 @@ class Connection:
             max_connections=self.max_connections, max_keepalive_connections=self.max_connections
         )
 
+    def check_headers(self, headers: Mapping[str, str] | None) -> None:
+        """Hold the headers of a request that makes a run, the block's among them, against the policy.
+
+        Raises:
+            HeaderPolicyError: They break it, and it does not only warn.
+        """
+        if self.header_policy is None:
+            return
+        for violation in self.header_policy.check(merge_headers(dict(self.headers), headers)):
+            run_logger().warning("Header policy: %s", violation)
+
     def fingerprint(self) -> str:
         """Equal for connections that can share a client; tells nothing of the secrets."""
-        parts = (self.url, self.all_headers(), self.max_connections, self.timeout_seconds)
+        parts = (
+            self.url,
+            self.all_headers(),
+            self.max_connections,
+            self.timeout_seconds,
+            self.header_policy,
+        )
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

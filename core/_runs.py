@@ -98,6 +98,7 @@ async def start(
 ) -> RunHandle:
     """Start a run once, or adopt it. A caller that gives up meanwhile leaves no run behind."""
     deployment = context.deployment
+    deployment.connection.check_headers(request.headers)
     key = await key_for(
         deployment,
         context.owner,
