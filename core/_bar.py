@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from prefect.logging.handlers import PrefectConsoleHandler
 
@@ -66,6 +66,23 @@ def bar_on_terminal(label: str, total: int) -> Iterator[Bar | None]:
         _taken = False
 
 
+class _Above:
+    """A stream as rich put it in place. Rich sees through its own, and would write across the bar."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return True
+
+
 @contextmanager
 def _logs_above() -> Iterator[None]:
     """Send Prefect's log lines through the streams that the bar has put in place of the terminal.
@@ -81,7 +98,7 @@ def _logs_above() -> Iterator[None]:
     files = [(console, console.file) for console in consoles.values()]
     try:
         for console in consoles.values():
-            console.file = sys.stderr
+            console.file = cast(IO[str], _Above(sys.stderr))
         yield
     finally:
         for console, file in files:

@@ -48,12 +48,9 @@ def current_flow_run() -> FlowRun | None:
 def artifact_key(label: str) -> str:
     """An artifact key for this label in the current flow run; the same when the flow run is retried."""
     flow_run = current_flow_run()
-    name = "" if flow_run is None else _slug(flow_run.name) or str(flow_run.id)[:8]
-    return _slug(f"{label}-{name}")[:_KEY_CHARACTERS].strip("-")
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:_KEY_CHARACTERS]
+    # Names of flow runs repeat. The end of an id is random; its beginning may be the time.
+    return name if flow_run is None else f"{name}-{flow_run.id.hex[-8:]}"
 
 
 def fan_out_report(

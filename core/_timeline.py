@@ -81,7 +81,7 @@ def timeline_svg(samples: Sequence[Sample], *, seconds: float) -> str:
     total = max(sample.total for sample in samples)
     took = max(seconds, samples[-1].seconds)
     # Room to see what was so at the end.
-    end = max(took * 1.02, 0.001)
+    end = max(took * 1.02, 0.01)
     stack_top = _LEGEND_TOP + _LEGEND_ROW * math.ceil(len(bands) / _LEGEND_COLUMNS) + 6
     flight_top = stack_top + _STACK_HEIGHT + _GAP
     bottom = flight_top + _FLIGHT_HEIGHT
@@ -117,7 +117,7 @@ def duration(seconds: float) -> str:
     """Seconds as people say them: `4.2 s`, `3 min 20 s`, `1 h 5 min`."""
     if seconds < 0.0005:
         return "0 s"
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
