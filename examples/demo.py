@@ -1,0 +1,211 @@
+"""`make demo`: agents run from Prefect, on servers of the demo's own, and what became of each.
+
+Nothing is needed beside the installed package: both servers are started on free ports, keep their
+state in temporary folders, and end with this process, however it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from prefect_langgraph.testing import run_langgraph_server, run_prefect_server
+
+AGENT = Path(__file__).resolve().parent / "agent" / "langgraph.json"
+RUNS, FAILURES, QUESTION = 50, {7, 19, 23, 38, 46}, 31
+
+SHOWN = {
+    "success": ("✓", "green"),
+    "error": ("✗", "red"),
+    "interrupted": ("?", "yellow"),
+    "cancelled": ("■", "magenta"),
+    "timeout": ("⧗", "red"),
+    "lost": ("∅", "red"),
+}
+
+console = Console(highlight=False)
+
+
+def main() -> None:
+    """Start the servers, run the flow on them, and say how long it took."""
+    began = time.monotonic()
+    signal.signal(signal.SIGTERM, _leave)
+    servers = ExitStack()
+    # Registered before Prefect is imported, so it runs after Prefect has sent its last logs.
+    atexit.register(servers.close)
+    console.print(Rule("[bold]LangGraph agents, run from Prefect"))
+    with console.status("Starting a LangGraph server and a Prefect server on free ports"):
+        url, api_url = _start_servers(servers)
+    console.print(f"LangGraph  {url}\nPrefect    {api_url}\n", style="dim")
+    _settings_for_prefect(servers, api_url)
+    _flow(url)()
+    console.print(Rule(f"[bold]done in {time.monotonic() - began:.0f} s"))
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _start_servers(servers: ExitStack) -> tuple[str, str]:
+    """Start both at once and return their addresses."""
+    langgraph = _Later(
+        lambda: servers.enter_context(run_langgraph_server(AGENT, jobs=20, startup_seconds=120)).url
+    )
+    prefect = _Later(lambda: servers.enter_context(run_prefect_server()).api_url)
+    return langgraph.result(), prefect.result()
+
+
+class _Later:
+    """A call on a daemon OS thread: unlike an executor's it does not hold an interrupted process."""
+
+    def __init__(self, function: Callable[[], str]) -> None:
+        self._function = function
+        self._value = ""
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._function()
+        except BaseException as error:  # noqa: BLE001 - raised by result()
+            self._error = error
+
+    def result(self) -> str:
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def _settings_for_prefect(servers: ExitStack, api_url: str) -> None:
+    """Point Prefect at the demo's server. It reads its settings once, when it is imported."""
+    home = servers.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+    for name in [*os.environ]:
+        if name.startswith("PREFECT_"):
+            del os.environ[name]
+    os.environ |= {
+        "PREFECT_API_URL": api_url,
+        "PREFECT_HOME": home,
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_LOG_PRINTS": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _flow(url: str) -> Callable[[], None]:
+    """The demo as a Prefect flow, with a saved block that leads to the server."""
+    from prefect import flow
+
+    from prefect_langgraph import LangGraphCredentials
+
+    LangGraphCredentials(url=url).save("default")
+
+    @flow(name="demo")
+    def demo() -> None:
+        one_question()
+        conversation()
+        fan_out()
+
+    return demo
+
+
+def one_question() -> None:
+    """A stateless run: an answer, and nothing left behind."""
+    from prefect_langgraph import LangGraphCredentials, run_stateless
+
+    _title("A stateless run", 'run_stateless("answer", {"question": "What is 6 x 7?"})')
+    values = run_stateless("answer", {"question": "What is 6 x 7?"})
+    with LangGraphCredentials.load("default").get_sync_client() as client:
+        left = client.threads.count()
+    console.print(f"  {values['answer']!r}    threads left on the server: {left}\n")
+
+
+def conversation() -> None:
+    """Two assistants take turns on one thread, and each hears what the other said."""
+    from prefect_langgraph import create_thread, run_on_thread
+
+    _title("A conversation of two assistants", 'run_on_thread(thread_id, "chat" | "critic", turn)')
+    thread_id = create_thread()
+    values: dict[str, Any] = {}
+    for assistant, said in (("chat", "Hello, I am Ada."), ("critic", "What do you make of that?")):
+        turn = {"messages": [{"role": "user", "content": said}]}
+        values = run_on_thread(thread_id, assistant, turn)
+    for message in values["messages"]:
+        speaker = message.get("name") or "you"
+        style = "bold" if speaker == "you" else "cyan"
+        console.print(Text(f"  {speaker:>7} ", style).append(message["content"], "default"))
+    console.print(f"  {'':>7} both on thread {thread_id}\n", style="dim")
+
+
+def fan_out() -> None:
+    """Fifty runs in the background: some fail, one asks, and none of it is hidden."""
+    from prefect_langgraph import join_runs, run_on_thread, start_runs
+
+    _title(f"A fan-out of {RUNS} background runs", 'join_runs(start_runs("worker", inputs))')
+    with console.status(f"{RUNS} runs on their way"):
+        began = time.monotonic()
+        handles = start_runs("worker", [_input(number) for number in range(RUNS)])
+        results = join_runs(handles, on_failure="collect")
+        took = time.monotonic() - began
+    grid = Table.grid(padding=(0, 2))
+    cells = [_cell(number, result.status.value) for number, result in enumerate(results)]
+    for start in range(0, RUNS, 10):
+        grid.add_row(*cells[start : start + 10])
+    counts = Text("   ").join(
+        Text(f"{SHOWN[status.value][0]} {count} {status.value}", SHOWN[status.value][1])
+        for status, count in results.counts.items()
+    )
+    console.print(Panel(grid, title=counts, subtitle=f"{took:.1f} s", expand=False))
+    for number, result in enumerate(results):
+        if result.error is not None:
+            console.print(f"  run {number:02}: [red]{result.error}")
+        for interrupt in result.interrupts:
+            console.print(
+                f"  run {number:02}: [yellow]waits for a person: {interrupt['value']['question']}"
+            )
+            answered = run_on_thread(result.handle.thread_id, "worker", command={"resume": "yes"})
+            console.print(f"          answered 'yes', and it ended with {answered['result']!r}")
+
+
+def _input(number: int) -> dict[str, Any]:
+    """What run `number` is to do; see `examples/agent/worker.py`."""
+    asked: dict[str, Any] = {"tag": f"run {number:02}", "sleep": 0.1 + number % 7 / 10}
+    if number in FAILURES:
+        asked["fail"] = f"no luck with number {number}"
+    if number == QUESTION:
+        asked["interrupts"] = 1
+    return asked
+
+
+def _cell(number: int, status: str) -> Text:
+    sign, style = SHOWN[status]
+    return Text(f"{number:02} {sign}", style)
+
+
+def _title(title: str, call: str) -> None:
+    console.print(Text(title, "bold").append(f"\n  {call}", "dim not bold"))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        console.print("\ninterrupted: what ran is cancelled, and the servers end")
+        sys.exit(130)
