@@ -10,19 +10,22 @@ Invariants:
 - A run whose item was found on the server is never sent again, unless it failed in an earlier attempt.
 - After an answer that was lost or was an error, nothing is sent before a look told what exists.
 - What the server refuses is known item by item; one bad item takes no other with it.
+- A later attempt looks even when no claim is left: claims go with the first run that is given back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefect_langgraph import _outcomes
 from prefect_langgraph._batch_items import Item, chunks_of
+from prefect_langgraph._batch_search import BatchSearch
 from prefect_langgraph._claims import claim
 from prefect_langgraph._client import Deployment, InDoubtError
 from prefect_langgraph._deadline import Deadline
@@ -34,12 +37,12 @@ from prefect_langgraph.errors import (
     InvalidRequestError,
     LangGraphError,
     NotFoundError,
+    UnreachableError,
 )
 from prefect_langgraph.models import Origin, RunHandle
 from prefect_langgraph.ownership import (
     BATCH,
     CLAIM,
-    KEY,
     Key,
     Owner,
     call_ordinal,
@@ -51,9 +54,10 @@ from prefect_langgraph.ownership import (
 LANDING_SECONDS = 2.0
 """How long a request whose answer nobody saw is given before what it made is counted."""
 
-_SEARCH_PAGE = 1000
 _CONCURRENCY = 16
 _MOST_DOUBTS = 10
+_UNKNOWN_PATH = (404, 405)
+_NOT_IMPLEMENTED = 501
 
 
 class TakenOverError(LangGraphError):
@@ -98,6 +102,7 @@ class BatchStarter:
         self._call = ""
         self._turn = 0
         self._sent = False
+        self._claimed_at = time.monotonic()
         self.abandoned = asyncio.Event()
         self._places: list[str] = []
         self.items = [Item(index, request) for index, request in enumerate(requests)]
@@ -106,6 +111,8 @@ class BatchStarter:
 
     async def prepare(self) -> None:
         """Give each item its key, claim the call and adopt what earlier attempts have started."""
+        for headers in {tuple((item.request.headers or {}).items()) for item in self.items}:
+            self._deployment.connection.check_headers(dict(headers))
         keys = await self._keys()
         if not keys:
             return
@@ -115,6 +122,7 @@ class BatchStarter:
         root = self._context.owner.root
         chosen = self._idempotency_key is not None or root is None
         self._group = self._call if chosen or root is None else root[0]
+        self._claimed_at = time.monotonic()
         while not await claim(
             self._deployment,
             self._claim_id(self._turn),
@@ -124,9 +132,18 @@ class BatchStarter:
             deadline=self._deadline,
         ):
             self._turn += 1
+            self._claimed_at = time.monotonic()
         if self._turn:
-            await asyncio.sleep(LANDING_SECONDS)
+            await self._settle(self.items, "adopted", fresh=True)
+        elif chosen or self._is_later_attempt:
             await self._adopt(self.items, "adopted", fresh=True)
+
+    @property
+    def _is_later_attempt(self) -> bool:
+        """True when what calls, or the flow run around it, was executed before."""
+        owner = self._context.owner
+        attempts = [owner.root[1] if owner.root is not None else 1, owner.attempt]
+        return max(*attempts, *(attempt for _, attempt in owner.scopes)) > 1
 
     async def _keys(self) -> list[Key]:
         owner = self._context.owner
@@ -180,11 +197,14 @@ class BatchStarter:
     # -- sending ---------------------------------------------------------------------------------
 
     async def start(self, items: Sequence[Item]) -> None:
-        """Start items: each has a handle or an error afterwards."""
+        """Start items. Each has a handle or an error afterwards, unless the deadline passed first."""
         for chunk in chunks_of([item for item in items if item.handle is None]):
             if self.abandoned.is_set():
                 raise asyncio.CancelledError
-            if self._sent:
+            if self._deadline.passed:
+                return
+            held_up = time.monotonic() - self._claimed_at > LANDING_SECONDS / 2
+            if self._sent or held_up:
                 await self._check_turn()
             self._sent = True
             await self._start_chunk(chunk)
@@ -200,31 +220,43 @@ class BatchStarter:
                 await self._send(waiting)
             except InDoubtError as doubt:
                 doubts += 1
+                if getattr(doubt.cause, "status_code", None) == _NOT_IMPLEMENTED:
+                    self._deployment.creates_batches = False
+                    continue
                 if self._deadline.passed or doubts > _MOST_DOUBTS:
-                    raise doubt.cause from None
-                await self._settle(waiting)
+                    raise doubt.cause if self._call else doubt.public() from None
+                await self._settle(waiting, "started")
             except DeploymentError as error:
-                if error.status_code is None or error.status_code in (401, 403, 429):
-                    raise
-                # The valid ones of this request may have been started.
-                await self._settle(waiting)
-                left = [item for item in waiting if item.handle is None]
-                if len(waiting) > 1:
-                    await self._each(left, self._send_alone)
-                elif left:
-                    await self._start_alone(left[0])
-                    if left[0].error is None and error.status_code in (404, 405):
-                        self._deployment.creates_batches = False
+                await self._sort_out(waiting, error)
                 return
             waiting = [item for item in waiting if item.handle is None]
 
-    async def _settle(self, items: Sequence[Item]) -> None:
-        """Find which items a request has started, once their number no longer changes."""
+    async def _sort_out(self, items: Sequence[Item], error: DeploymentError) -> None:
+        """Find what a refused request has started, and which of its items it was refused for."""
+        if error.status_code is None or error.status_code in (401, 403, 429):
+            raise error
+        if len(items) > 1:
+            # The valid ones of this request may have been started.
+            await self._settle(items, "started")
+            left = [item for item in items if item.handle is None]
+            # The first of them tells whether the server knows batches at all.
+            for part in (left[:1], left[1:]):
+                await self._each(part, self._send_alone)
+        elif error.status_code in _UNKNOWN_PATH:
+            await self._start_alone(items[0])
+            if items[0].error is None:
+                self._deployment.creates_batches = False
+        else:
+            # Nothing was started: what was refused is all that was asked for.
+            items[0].error = error
+
+    async def _settle(self, items: Sequence[Item], origin: Origin, *, fresh: bool = False) -> None:
+        """Find which items exist, once their number no longer changes: a request may be landing."""
         before = -1
         while (found := sum(item.handle is not None for item in items)) != before:
             before = found
-            await asyncio.sleep(LANDING_SECONDS / 2)
-            await self._adopt([item for item in items if item.handle is None], "started")
+            await asyncio.sleep(LANDING_SECONDS if fresh else LANDING_SECONDS / 2)
+            await self._adopt([item for item in items if item.handle is None], origin, fresh=fresh)
             if all(item.handle is not None for item in items):
                 return
 
@@ -251,6 +283,8 @@ class BatchStarter:
             thread_id=None,
             deadline=self._deadline,
             abandoned=self.abandoned,
+            # A later attempt, which may send batches again, looks for runs by this.
+            more_tags={BATCH: self._group},
         )
         try:
             item.handle = await starter.start()
@@ -263,17 +297,26 @@ class BatchStarter:
         runs = self._deployment.client.runs
         rows = await self._deployment.send(
             lambda: runs.create_batch(payloads, headers=dict(headers) if headers else None),
-            doing=f"start {len(items)} runs",
+            doing=self._doing(items),
             deadline=self._deadline,
             hidden=[item.request.hidden for item in items],
             repeatable=False,
         )
         if len(rows) != len(items):
-            await self._settle(items)
-            return
+            raise InDoubtError(
+                UnreachableError(
+                    f"{self._deployment.url} was asked to start {len(items)} runs and told of "
+                    f"{len(rows)}. A retry looks first for what was started.",
+                    url=self._deployment.url,
+                )
+            )
         for item, row in zip(items, rows, strict=True):
             origin: Origin = "restarted" if item.failures else "started"
             self._hand(item, row["run_id"], row["thread_id"], item.text, origin)
+
+    def _doing(self, items: Sequence[Item]) -> str:
+        first = items[0].request.assistant_id
+        return f"start {len(items)} runs of {first}" if len(items) > 1 else f"start a run of {first}"
 
     def _payload(self, item: Item) -> dict[str, Any]:
         request = item.request
@@ -319,12 +362,9 @@ class BatchStarter:
             origin: How they came to be.
             fresh: True counts failed runs, which are of earlier attempts, and does not adopt them.
         """
-        by_mark: dict[str, list[tuple[str, str | None]]] = {}
-        async for thread in self._threads():
-            metadata = thread.get("metadata") or {}
-            key = metadata.get(KEY)
-            mark = key.partition(".")[0] if key is not None else str(metadata.get(CLAIM))
-            by_mark.setdefault(mark, []).append((thread["thread_id"], key))
+        if self._search is None:
+            self._search = BatchSearch(self._deployment, self._group, self._deadline)
+        by_mark = await self._search.by_mark()
 
         async def one(item: Item) -> None:
             mark = item.key.text if item.key is not None else self._mark(item)
@@ -345,26 +385,3 @@ class BatchStarter:
             item.failures = max(item.failures, number + 1)
         elif fresh or key == item.text:
             self._hand(item, run["run_id"], thread_id, key, origin)
-
-    async def _threads(self) -> AsyncIterator[dict[str, Any]]:
-        """Every thread of this group, oldest first so that pages stay put while more are made."""
-        threads, offset = self._deployment.client.threads, 0
-        while True:
-            start = offset
-            page = await self._deployment.send(
-                lambda: threads.search(
-                    metadata={BATCH: self._group},
-                    select=["thread_id", "metadata"],
-                    limit=_SEARCH_PAGE,
-                    offset=start,  # noqa: B023
-                    sort_by="created_at",
-                    sort_order="asc",
-                ),
-                doing=f"look for {len(self.items)} runs",
-                deadline=self._deadline,
-            )
-            for thread in page:
-                yield dict(thread)
-            if len(page) < _SEARCH_PAGE:
-                return
-            offset += len(page)
