@@ -105,6 +105,7 @@ class BatchStarter:
         self._claimed_at = time.monotonic()
         self.abandoned = asyncio.Event()
         self._places: list[str] = []
+        self._search: BatchSearch | None = None
         self.items = [Item(index, request) for index, request in enumerate(requests)]
 
     # -- claiming the call -----------------------------------------------------------------------
@@ -133,10 +134,11 @@ class BatchStarter:
         ):
             self._turn += 1
             self._claimed_at = time.monotonic()
+        unknown = [item for item in self.items if item.handle is None]
         if self._turn:
-            await self._settle(self.items, "adopted", fresh=True)
+            await self._settle(unknown, "adopted", fresh=True)
         elif chosen or self._is_later_attempt:
-            await self._adopt(self.items, "adopted", fresh=True)
+            await self._adopt(unknown, "adopted", fresh=True)
 
     @property
     def _is_later_attempt(self) -> bool:

@@ -35,6 +35,11 @@ class Item:
     error: LangGraphError | None = None
 
     @property
+    def settled(self) -> bool:
+        """True when it was started, adopted or refused."""
+        return self.handle is not None or self.error is not None
+
+    @property
     def text(self) -> str | None:
         """The key of the try that is due."""
         return self.key.after(self.failures) if self.key is not None else None

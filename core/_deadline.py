@@ -43,3 +43,13 @@ def check_positive(name: str, value: float | None) -> None:
         raise InvalidRequestError(
             f"{name}={value!r}: give a number greater than zero, or None for no limit."
         )
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Refuse a bound that is no whole number of at least one; None is unlimited."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequestError(
+            f"{name}={value!r}: give a whole number greater than zero, or None for no limit."
+        )

@@ -9,21 +9,21 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from prefect_langgraph import _many, _runs
-from prefect_langgraph._batch import BatchStarter
-from prefect_langgraph._batch_items import Item
+from prefect_langgraph._batch import BatchStarter, TakenOverError
+from prefect_langgraph._batch_items import CHUNK, Item
 from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._many import OnFailure
 from prefect_langgraph._runs import Context, OnTimeout
 from prefect_langgraph._start import RunRequest
-from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.errors import DeploymentError, JoinTimeoutError, LangGraphError
 from prefect_langgraph.models import FanOutResult, RunFailure, RunHandle, RunResult, RunStatus
 
-OnStarted = Callable[[Sequence[RunHandle]], None]
+OnStarted = Callable[[Sequence[Item]], None]
 OnEnded = Callable[[int, RunResult], None]
 
 REFILL_SHARE = 0.1
@@ -40,8 +40,9 @@ class FanOut:
         deadline: The caller's.
         max_in_flight: How many may be on the server at once. None is unlimited.
         stop_after: Stops at so many failures: starts no more, and leaves the rest unfinished.
-        on_started: Told of handles as they are started or adopted.
-        on_ended: Told of results as they come in.
+        known: Results that need no run, by the index of their request.
+        on_started: Told of items as their runs are started or adopted.
+        on_ended: Told of results as they come in, those of refused items too.
         options: Further arguments of `BatchStarter`.
     """
 
@@ -54,6 +55,7 @@ class FanOut:
         deadline: Deadline,
         max_in_flight: int | None = None,
         stop_after: int | None = None,
+        known: Mapping[int, RunResult] | None = None,
         on_started: OnStarted | None = None,
         on_ended: OnEnded | None = None,
         **options: Any,
@@ -68,11 +70,17 @@ class FanOut:
         self._on_started = on_started
         self._on_ended = on_ended
         self._found: list[RunResult | None] = [None] * len(requests)
+        for index, result in (known or {}).items():
+            self._found[index] = result
+            self.items[index].handle = result.handle
+        self._open = [item for item in self.items if item.handle is None]
+        self._told: set[int] = set()
         self._waits: dict[int, asyncio.Task[None]] = {}
         self._done: list[int] = []
         self._in_flight = 0
         self._failures = 0
         self._late = False
+        self._hands_over = True
         self._changed = asyncio.Event()
 
     @property
@@ -81,43 +89,71 @@ class FanOut:
         return self._starter.items
 
     async def start(self) -> list[RunHandle]:
-        """Start all and return their handles; a refused one cancels those that were started.
+        """Start all and return their handles; one that is refused or late cancels the others.
 
         Raises:
             DeploymentError: The first refusal, with the index of its input in a note.
+            JoinTimeoutError: The deadline passed before all were started.
         """
+        # What bounded runs ended with is for whoever joins them.
+        self._hands_over = False
         try:
             await self._guarded(self._feed(joins=self._bound is not None))
         finally:
             await self._stop_waiting()
-        for item in self.items:
-            if item.error is not None:
-                await self._let_go()
-                item.error.add_note(
-                    f"input {item.index} of {len(self.items)}; the others were cancelled"
-                )
-                raise item.error
-        return [item.handle for item in self.items if item.handle is not None]
+        handles = [item.handle for item in self.items if item.handle is not None]
+        refused = next((item for item in self.items if item.error is not None), None)
+        if len(handles) < len(self.items):
+            await self._let_go()
+        if refused is not None and refused.error is not None:
+            refused.error.add_note(
+                f"input {refused.index} of {len(self.items)}; the others were cancelled"
+            )
+            raise refused.error
+        if len(handles) < len(self.items):
+            raise JoinTimeoutError(
+                f"{len(self.items) - len(handles)} of {len(self.items)} runs were not started within "
+                f"max_wait_seconds={self._deadline.max_wait_seconds or 0:g}; the others were "
+                "cancelled. A retry starts all of them. Raise the limit, or max_in_flight.",
+                max_wait_seconds=self._deadline.max_wait_seconds,
+            )
+        claims, places = self._starter.claim_ids, self._context.deployment.places
+        for handle in handles if claims else []:
+            # They go with the first run that is given back.
+            places[handle.run_id] = tuple({*places.get(handle.run_id, ()), *claims})
+        return handles
 
-    async def run(self, *, on_failure: OnFailure, on_timeout: OnTimeout) -> FanOutResult:
-        """Start all, wait for all, and return every result or raise, by the policy."""
+    async def run(self, *, on_timeout: OnTimeout) -> FanOutResult:
+        """Start all, wait for all, and return every result, whatever it is.
+
+        Args:
+            on_timeout: What becomes of runs that had not ended at the deadline.
+        """
         try:
             await self._guarded(self._feed_and_wait())
         finally:
             await self._stop_waiting()
-        handles = [item.handle or self._no_handle(item) for item in self.items]
-        for item in self.items:
+        for item in self._open:
             if item.handle is None:
                 self._found[item.index] = self._not_started(item)
-        return await _many.conclude(
-            {_many.place_of(handle): self._context for handle in handles},
-            handles,
-            self._found,
-            on_failure=on_failure,
-            deadline=self._deadline,
-            on_timeout=on_timeout,
-            stopped_early=self._stopped and not self._late,
+        handles = [item.handle or self._no_handle(item) for item in self._open]
+        part, _ = await asyncio.gather(
+            _many.conclude(
+                {_many.place_of(handle): self._context for handle in handles},
+                handles,
+                [self._found[item.index] for item in self._open],
+                on_failure="collect",
+                deadline=self._deadline,
+                on_timeout=on_timeout,
+                stopped_early=self._stopped and not self._late,
+            ),
+            self._give_back_claims(),
         )
+        for item, result in zip(self._open, part, strict=True):
+            self._found[item.index] = result
+            if item.handle is not None and result.status.ended:
+                self._tell(item.index, result)
+        return FanOutResult(results=tuple(result for result in self._found if result is not None))
 
     # -- feeding ---------------------------------------------------------------------------------
 
@@ -132,38 +168,35 @@ class FanOut:
         return failed or self._late
 
     async def _feed(self, *, joins: bool) -> None:
+        if not self._open:
+            return
         await self._starter.prepare()
-        self._note([item for item in self.items if item.handle is not None], joins)
-        waiting = [item for item in self.items if item.handle is None]
+        self._note([item for item in self._open if item.handle is not None], joins)
+        waiting = deque(item for item in self._open if item.handle is None)
         while waiting and not self._stopped:
-            room = len(waiting) if self._bound is None else self._bound - self._in_flight
-            least = 1 if self._bound is None else max(1, int(self._bound * REFILL_SHARE))
-            if room < min(least, len(waiting)):
-                await self._change()
-                continue
-            batch, waiting = waiting[:room], waiting[room:]
+            room = CHUNK
+            if self._bound is not None:
+                room = self._bound - self._in_flight
+                if room < min(max(1, int(self._bound * REFILL_SHARE)), len(waiting)):
+                    await self._change()
+                    continue
+            batch = [waiting.popleft() for _ in range(min(room, CHUNK, len(waiting)))]
             await self._starter.start(batch)
             self._note(batch, joins)
+            self._late = self._late or any(not item.settled for item in batch)
 
     def _note(self, items: Sequence[Item], joins: bool) -> None:
-        handles: list[RunHandle] = []
+        started = [item for item in items if item.handle is not None]
+        if started and self._on_started is not None:
+            self._on_started(started)
         for item in items:
-            if item.handle is None:
-                self._count_failure(self._not_started(item))
-                continue
-            handles.append(item.handle)
-            if joins:
+            if item.error is not None:
+                self._end(item.index, self._not_started(item))
+            elif item.handle is not None and joins:
                 self._in_flight += 1
                 wait = asyncio.create_task(self._wait(item.index, item.handle))
                 self._waits[item.index] = wait
-                wait.add_done_callback(partial(self._ended, item.index))
-        claims = self._starter.claim_ids
-        if handles and claims:
-            # They go with the first run that is given back.
-            places = self._context.deployment.places
-            places[handles[0].run_id] = tuple({*places.get(handles[0].run_id, ()), *claims})
-        if handles and self._on_started is not None:
-            self._on_started(handles)
+                wait.add_done_callback(partial(self._waited, item.index))
 
     async def _wait(self, index: int, handle: RunHandle) -> None:
         result = await _runs.watch(
@@ -172,24 +205,31 @@ class FanOut:
         self._in_flight -= 1
         if result is None:
             self._late = True
+        elif self._hands_over:
+            self._end(index, result)
         else:
-            self._found[index] = result
-            self._count_failure(result)
-            if self._on_ended is not None:
-                self._on_ended(index, result)
+            self._found[index] = result.model_copy(update={"values": None})
 
-    def _ended(self, index: int, _: asyncio.Task[None]) -> None:
+    def _waited(self, index: int, _: asyncio.Task[None]) -> None:
         self._done.append(index)
         self._changed.set()
 
-    def _count_failure(self, result: RunResult) -> None:
+    def _end(self, index: int, result: RunResult) -> None:
+        self._found[index] = result
         self._failures += result.status is not RunStatus.SUCCESS
+        self._tell(index, result)
+
+    def _tell(self, index: int, result: RunResult) -> None:
+        if index not in self._told:
+            self._told.add(index)
+            if self._on_ended is not None:
+                self._on_ended(index, result)
 
     async def _change(self) -> None:
         """Wait until runs have ended; raise what a wait raised."""
-        timeout = self._deadline.remaining()
         try:
-            await asyncio.wait_for(self._changed.wait(), timeout)
+            async with asyncio.timeout(self._deadline.remaining()):
+                await self._changed.wait()
         except TimeoutError:
             self._late = True
         self._changed.clear()
@@ -209,9 +249,12 @@ class FanOut:
             self._late = True
             self._changed.set()
             await asyncio.wait([task])
-            await self._let_go()
+            if task.cancelled() or not isinstance(task.exception(), TakenOverError):
+                await self._let_go()
             raise
-        except LangGraphError:
+        except TakenOverError:
+            raise  # the runs are the successor's
+        except Exception:
             await self._let_go()
             raise
 
@@ -225,7 +268,7 @@ class FanOut:
             return
         logger = self._context.logger
         contexts = {_many.place_of(handle): self._context for handle in handles}
-        deadline = Deadline.after(_runs.CANCEL_SECONDS)
+        deadline = _many.time_to_cancel(len(handles))
         try:
             results = await _many.cancel_many(contexts, handles, deadline=deadline)
             await _many.release_many(contexts, results)
@@ -233,6 +276,14 @@ class FanOut:
             logger.warning("Runs may still be running: %s", error)
         else:
             logger.info("Stopped waiting for %d runs: cancelled", len(handles))
+
+    async def _give_back_claims(self) -> None:
+        if self._context.owner.finalized:
+            return
+        try:
+            await self._context.deployment.pruner.prune(self._starter.claim_ids)
+        except DeploymentError as error:
+            self._context.logger.warning("Claims could not be given back: %s", error)
 
     async def _stop_waiting(self) -> None:
         waits = list(self._waits.values())

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
+import orjson
+from langgraph_sdk.schema import RunSelectField
 
 from prefect_langgraph import _outcomes
 from prefect_langgraph._deadline import Deadline
@@ -34,6 +35,7 @@ class Lookup:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self.searches_by_ids = True
+        self._run_fields: list[RunSelectField] | None = ["run_id", "status"]
         # Threads to fetch with values at once, from the size of the answers so far.
         self.fetch_size = FIRST_FETCH
 
@@ -44,17 +46,9 @@ class Lookup:
         body: Row = {"ids": list(ids), "limit": len(ids), "offset": 0}
         if select is not None:
             body["select"] = select
-        size = 0
-
-        def measure(response: httpx.Response) -> None:
-            nonlocal size
-            size = len(response.content)
-
-        # The SDK's threads.search does not show the size of the answer; its HTTP client does.
-        http = self._deployment.client.http
         try:
-            found: list[Row] = await self._deployment.send(
-                lambda: http.post("/threads/search", json=body, on_response=measure),
+            found, size = await self._deployment.send(
+                lambda: self._search(body, capped=select is None and len(ids) > 1),
                 doing=f"ask for {len(ids)} threads",
                 deadline=Deadline(),
                 patient=False,
@@ -62,6 +56,8 @@ class Lookup:
         except (InvalidRequestError, NotFoundError):
             self.searches_by_ids = False
             return None
+        if found is None:
+            return await self._threads_in_parts(ids)
         asked, names = set(ids), {"thread_id", "status"}
         if any(not names <= row.keys() or row["thread_id"] not in asked for row in found):
             self.searches_by_ids = False
@@ -69,6 +65,37 @@ class Lookup:
         if select is None and found:
             self.fetch_size = max(1, min(PAGE, FETCH_BYTES * len(found) // max(size, 1)))
         return found
+
+    async def _threads_in_parts(self, ids: Sequence[str]) -> list[Row] | None:
+        self.fetch_size = max(1, len(ids) // 4)
+        found: list[Row] = []
+        start = 0
+        while start < len(ids):
+            part = ids[start : start + self.fetch_size]
+            start += len(part)
+            more = await self.threads(part)
+            if more is None:
+                return None
+            found += more
+        return found
+
+    async def _search(self, body: Row, *, capped: bool) -> tuple[list[Row] | None, int]:
+        """The rows and the size of the answer; no rows when it would be too large to take at once.
+
+        The SDK's own search takes whatever comes, and how much that is nobody knows before.
+        """
+        http = self._deployment.client.http.client
+        content, kind = orjson.dumps(body), {"content-type": "application/json"}
+        async with http.stream("POST", "/threads/search", content=content, headers=kind) as response:
+            if not response.is_success:
+                await response.aread()
+                response.raise_for_status()
+            answer = bytearray()
+            async for piece in response.aiter_bytes():
+                answer += piece
+                if capped and len(answer) > 2 * FETCH_BYTES:
+                    return None, len(answer)
+        return orjson.loads(answer), len(answer)
 
     async def newest_runs(self, thread_id: str, deadline: Deadline) -> list[Row]:
         """`run_id` and `status` of a thread's newest runs; empty when the thread has none.
@@ -78,10 +105,18 @@ class Lookup:
         runs = self._deployment.client.runs
         try:
             found = await self._send(
-                lambda: runs.list(thread_id, limit=_NEWEST, select=["run_id", "status"]), deadline
+                lambda: runs.list(thread_id, limit=_NEWEST, select=self._run_fields), deadline
             )
-        except (InvalidRequestError, NotFoundError):
+        except NotFoundError:
             return []
+        except InvalidRequestError:
+            if self._run_fields is None:
+                return []
+            try:
+                found = await self._send(lambda: runs.list(thread_id, limit=_NEWEST), deadline)
+            except (InvalidRequestError, NotFoundError):
+                return []
+            self._run_fields = None
         return [dict(run) for run in found if {"run_id", "status"} <= run.keys()]
 
     async def run(self, handle: RunHandle, deadline: Deadline) -> Row | None:

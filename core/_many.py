@@ -27,6 +27,7 @@ ONE_LINE_EACH = 20
 """Up to this many runs, each gets its own log lines; beyond, there is one for all."""
 
 _CANCEL_CONCURRENCY = 16
+_CANCEL_SECONDS_EACH = 0.05
 _SHOWN = 5
 
 
@@ -87,7 +88,7 @@ async def conclude(
         cancelled = await cancel_many(
             contexts,
             [handles[index] for index in late],
-            deadline=Deadline.after(_runs.CANCEL_SECONDS),
+            deadline=time_to_cancel(len(late)),
         )
         for index, outcome in zip(late, cancelled, strict=True):
             results[index] = outcome
@@ -144,6 +145,11 @@ async def _wait_all(
     return found
 
 
+def time_to_cancel(count: int) -> Deadline:
+    """How long the server has to confirm that so many runs stopped; each takes a request."""
+    return Deadline.after(_runs.CANCEL_SECONDS + _CANCEL_SECONDS_EACH * count)
+
+
 async def cancel_many(
     contexts: Contexts,
     handles: Sequence[RunHandle],
@@ -159,9 +165,8 @@ async def cancel_many(
     slots = asyncio.Semaphore(_CANCEL_CONCURRENCY)
 
     async def one(handle: RunHandle) -> RunResult:
-        async with slots:
-            deployment = contexts[place_of(handle)].deployment
-            return await _runs.cancel(deployment, handle, deadline=deadline, action=action)
+        deployment = contexts[place_of(handle)].deployment
+        return await _runs.cancel(deployment, handle, deadline=deadline, action=action, slots=slots)
 
     answers = await asyncio.gather(*(one(handle) for handle in handles), return_exceptions=True)
     results: list[RunResult] = []

@@ -285,8 +285,16 @@ async def cancel(
     *,
     deadline: Deadline,
     action: CancelAction = "interrupt",
+    slots: asyncio.Semaphore | None = None,
 ) -> RunResult:
     """Cancel a run and wait until the server says how it ended.
+
+    Args:
+        deployment: Where it is.
+        handle: The run.
+        deadline: How long the server has to confirm.
+        action: What becomes of the run's row and checkpoints.
+        slots: Bounds how many requests are under way at once; the waiting after them is for nothing.
 
     Raises:
         UnreachableError: The server could not confirm the stop before the deadline.
@@ -295,14 +303,15 @@ async def cancel(
         return known
     runs = deployment.client.runs
     # Not found: it has ended, or is unknown, and the wait tells which.
-    with contextlib.suppress(NotFoundError):
-        await deployment.send(
-            lambda: runs.cancel(handle.thread_id, handle.run_id, action=action),
-            doing=f"cancel {handle}",
-            deadline=deadline,
-        )
-        # The server knew it; should it be gone next, it was rolled back.
-        deployment.waiter.note_started(handle.run_id)
+    async with slots or contextlib.nullcontext():
+        with contextlib.suppress(NotFoundError):
+            await deployment.send(
+                lambda: runs.cancel(handle.thread_id, handle.run_id, action=action),
+                doing=f"cancel {handle}",
+                deadline=deadline,
+            )
+            # The server knew it; should it be gone next, it was rolled back.
+            deployment.waiter.note_started(handle.run_id)
     result = await deployment.waiter.wait(handle, deadline=deadline)
     if result is None:
         raise UnreachableError(

@@ -5,6 +5,10 @@ exactly one create it. Who wins knows that nobody started the run before. Who do
 the answer, looks: a live or successful run is adopted, a failed one counts and the next claim is
 tried, and where there is no run yet the claimant gets a moment before the run is started in its place.
 
+A claimant that was held up may find its place taken, and both may have started a run by then. So who
+took a place, and who was held up, looks again after the start: the oldest run under the key stays, and
+whoever started another cancels that.
+
 Invariants:
 - A run is created on a dedicated thread only with `multitask_strategy="reject"`.
 - A look-up that fails raises; it never leads to a second run.
@@ -14,15 +18,17 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefect_langgraph import _outcomes
 from prefect_langgraph._client import Deployment, InDoubtError
 from prefect_langgraph._deadline import Deadline
+from prefect_langgraph._log import run_logger
 from prefect_langgraph.errors import (
     DeploymentError,
     InvalidRequestError,
@@ -43,6 +49,7 @@ from prefect_langgraph.ownership import (
 CLAIM_GRACE_SECONDS = 3.0
 """How long the holder of a claim has to start its run before another starts it in its place."""
 
+_HELD_UP_SECONDS = CLAIM_GRACE_SECONDS / 2
 _LOOK_EVERY_SECONDS = 0.1
 _RUNS_PAGE = 200
 
@@ -74,6 +81,11 @@ class RunRequest:
         return [dict(self.payload), dict(self.metadata), list((self.headers or {}).values())]
 
 
+def _held_up(began: float) -> bool:
+    """True when so much time has passed that another may have taken this claimant's place."""
+    return time.monotonic() - began > _HELD_UP_SECONDS
+
+
 class Starter:
     """Starts one run, on a thread of its own or on the caller's.
 
@@ -86,6 +98,7 @@ class Starter:
         thread_id: The caller's thread, or None for a dedicated one.
         deadline: The caller's.
         abandoned: Set by a caller that gave up: no request that starts a run leaves after that.
+        more_tags: Beside the owner's.
     """
 
     def __init__(
@@ -99,9 +112,11 @@ class Starter:
         thread_id: str | None,
         deadline: Deadline,
         abandoned: asyncio.Event,
+        more_tags: Mapping[str, Any] | None = None,
     ) -> None:
         self._deployment = deployment
         self._request = request
+        self._more_tags = dict(more_tags or {})
         self._owner = owner
         self._detached = detached
         self._key = key
@@ -120,34 +135,52 @@ class Starter:
 
     def _tags(self, key: str | None, *, owns_thread: bool) -> dict[str, Any]:
         owner = Owner() if self._detached else self._owner
-        return owner.tags(key=key, owns_thread=owns_thread)
+        return {**owner.tags(key=key, owns_thread=owns_thread), **self._more_tags}
 
     async def start(self) -> RunHandle:
         """Start the run or adopt the one that is there."""
+        if self._key is None:
+            return await self._start_without_key()
         failures = 0
         while True:
-            text = self._key.after(failures) if self._key is not None else None
-            dedicated = thread_id_of(text) if text is not None else str(uuid.uuid4())
+            text = self._key.after(failures)
+            dedicated = thread_id_of(text)
             thread_id = self._user_thread_id or dedicated
-            if text is None:
-                if self._user_thread_id is None or self.leaves_trace:
-                    await self._create_thread(dedicated, None, "do_nothing")
-            elif not await self._claim(dedicated, text):
+            began = time.monotonic()
+            claimed = await self._claim(dedicated, text)
+            found: tuple[str, RunStatus] | Literal["again"] | None = None
+            if not claimed:
                 found = await self._look(thread_id, dedicated, text)
-                if found == "again":
+            elif _held_up(began):
+                found = await self._find(thread_id, text)
+            if found == "again":
+                continue
+            if found is not None:
+                if decide(found[1]) == "restart":
+                    failures += 1
                     continue
-                if found is not None:
-                    if decide(found[1]) == "restart":
-                        failures += 1
-                        continue
-                    return self._handle(thread_id, found[0], text, "adopted")
+                return self._handle(thread_id, found[0], text, "adopted")
             run_id, created = await self._create(thread_id, dedicated, text)
-            if run_id is not None:
-                origin: Origin = "adopted" if not created else "restarted" if failures else "started"
-                self._deployment.waiter.note_started(run_id)
-                if text is None and self.leaves_trace:
-                    self._deployment.places[run_id] = (dedicated,)
-                return self._handle(thread_id, run_id, text, origin)
+            if run_id is None:
+                continue
+            if created and (not claimed or _held_up(began)):
+                run_id, created = await self._keep_oldest(thread_id, run_id, text)
+            self._deployment.waiter.note_started(run_id)
+            origin: Origin = "adopted" if not created else "restarted" if failures else "started"
+            return self._handle(thread_id, run_id, text, origin)
+
+    async def _start_without_key(self) -> RunHandle:
+        dedicated = str(uuid.uuid4())
+        thread_id = self._user_thread_id or dedicated
+        if self._user_thread_id is None or self.leaves_trace:
+            await self._create_thread(dedicated, None, "do_nothing")
+        run_id = None
+        while run_id is None:
+            run_id, _ = await self._create(thread_id, dedicated, None)
+        self._deployment.waiter.note_started(run_id)
+        if self.leaves_trace:
+            self._deployment.places[run_id] = (dedicated,)
+        return self._handle(thread_id, run_id, None, "started")
 
     def _handle(self, thread_id: str, run_id: str, key: str | None, origin: Origin) -> RunHandle:
         return RunHandle(
@@ -235,7 +268,13 @@ class Starter:
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
     async def _find(self, thread_id: str, key: str | None) -> tuple[str, RunStatus] | None:
-        """The newest run of this key: on a dedicated thread its newest run, else by metadata."""
+        """The newest run of this key."""
+        async for run in self._runs_under(thread_id, key):
+            return run["run_id"], _outcomes.RUN_STATUSES[run["status"]]
+        return None
+
+    async def _runs_under(self, thread_id: str, key: str | None) -> AsyncIterator[Mapping[str, Any]]:
+        """The runs of this key, newest first; none when there is no such thread."""
         runs, offset = self._deployment.client.runs, 0
         while True:
             start = offset
@@ -246,17 +285,42 @@ class Starter:
                     deadline=self._deadline,
                 )
             except NotFoundError:
-                return None
+                return
             for run in page:
-                if self._user_thread_id is None or self._is_under(key, run.get("metadata") or {}):
-                    return run["run_id"], _outcomes.RUN_STATUSES[run["status"]]
+                if self._is_under(key, run.get("metadata") or {}):
+                    yield dict(run)
             if len(page) < _RUNS_PAGE:
-                return None
+                return
             offset += len(page)
+
+    async def _keep_oldest(self, thread_id: str, run_id: str, key: str) -> tuple[str, bool]:
+        """The run that stays of all under the key, and whether it is this call's own."""
+        found = [run async for run in self._runs_under(thread_id, key)]
+        alive = [run for run in found if decide(_outcomes.RUN_STATUSES[run["status"]]) == "adopt"]
+        if not any(run["run_id"] == run_id for run in alive):
+            return run_id, True
+        oldest = min(alive, key=lambda run: (str(run.get("created_at")), run["run_id"]))
+        if oldest["run_id"] == run_id:
+            return run_id, True
+        runs = self._deployment.client.runs
+        # Not found: it has ended meanwhile.
+        with contextlib.suppress(NotFoundError):
+            await self._deployment.send(
+                lambda: runs.cancel(thread_id, run_id),
+                doing=f"cancel run {run_id}, since another process has started {oldest['run_id']}",
+                deadline=self._deadline,
+            )
+        run_logger().warning(
+            "Another process has started run %s in place of this one, whose run %s was cancelled",
+            oldest["run_id"],
+            run_id,
+        )
+        return oldest["run_id"], False
 
     def _is_under(self, key: str | None, metadata: Mapping[str, Any]) -> bool:
         if key is None:
-            return metadata.get(CLAIM) == self._token
+            # A thread that only this call knows has no run but its own.
+            return self._user_thread_id is None or metadata.get(CLAIM) == self._token
         return metadata.get(KEY) == key
 
     # -- the run ---------------------------------------------------------------------------------
@@ -307,9 +371,12 @@ class Starter:
         self, error: DeploymentError, thread_id: str, claim_id: str, key: str | None
     ) -> str | None:
         """What to do when the server said no: adopt the run that was in the way, or raise."""
-        if error.status_code == 409 and self._user_thread_id is None:
+        if error.status_code == 409 and (key is not None or self._user_thread_id is None):
             found = await self._find(thread_id, key)
-            return found[0] if found is not None else None
+            if found is not None and (decide(found[1]) == "adopt" or self._user_thread_id is None):
+                return found[0]
+            if self._user_thread_id is None:
+                return None
         if key is not None or self._user_thread_id is None:
             await self._deployment.pruner.prune([claim_id])
         if error.status_code == 409:

@@ -239,12 +239,12 @@ class FanOutResult(Model, Sequence[RunResult]):
     def __getitem__(self, index: int) -> RunResult: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[RunResult]: ...
-    def __getitem__(self, index: int | slice | str) -> Any:
-        return self.results if index == "results" else self.results[index]  # type: ignore[index]
+    def __getitem__(self, index: int | slice) -> Any:
+        return self.results[index]
 
     def keys(self) -> Iterable[str]:
-        """The names of the fields: Prefect calls `dict(model)`, and iteration gives results here."""
-        return ("results",)
+        """Nothing: Prefect calls `dict(model)`, to look for futures in each value of each run."""
+        return ()
 
     def __len__(self) -> int:
         return len(self.results)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +15,8 @@ from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from prefect_langgraph import _many
-from prefect_langgraph._deadline import Deadline, check_positive
+from prefect_langgraph._batch_items import Item
+from prefect_langgraph._deadline import Deadline, check_count
 from prefect_langgraph._events import FanOutEvents
 from prefect_langgraph._fan_out import FanOut
 from prefect_langgraph._loop import io_loop
@@ -25,10 +28,9 @@ from prefect_langgraph._runs import Context, OnTimeout, check_choice
 from prefect_langgraph._start import RunRequest
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
-from prefect_langgraph.flows._per_run import PerRun
+from prefect_langgraph.flows._per_run import PerRunTasks
 from prefect_langgraph.flows.finalizer import with_finalizer
 from prefect_langgraph.models import FanOutResult, RunHandle, RunItem, RunResult
-from prefect_langgraph.ownership import digest
 from prefect_langgraph.tasks._task import context_for
 from prefect_langgraph.tasks.fan_out import requests_of
 
@@ -51,11 +53,6 @@ class _Plan:
     file: ResultFile | None
     known: dict[int, RunResult] = field(default_factory=dict)
 
-    @property
-    def todo(self) -> list[int]:
-        """The inputs that have no success yet."""
-        return [index for index in range(len(self.requests)) if index not in self.known]
-
 
 def _tolerated(max_failures: float | None, total: int) -> int:
     """How many failures are put up with: a number as it is, a fraction of the whole."""
@@ -70,7 +67,8 @@ def _tolerated(max_failures: float | None, total: int) -> int:
             raise InvalidRequestError(
                 f"max_failures={max_failures!r}: a fraction is below 1, and a number of runs is an int."
             )
-        return int(max_failures * total)
+        # Of a fraction that is no binary one, such as 0.29 of 100, nothing may get lost.
+        return math.floor(max_failures * total + 1e-9)
     return max_failures
 
 
@@ -108,7 +106,7 @@ async def _plan(
 ) -> _Plan:
     check_choice("on_failure", on_failure, ("raise", "fail_fast", "collect"))
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    check_positive("max_in_flight", max_in_flight)
+    check_count("max_in_flight", max_in_flight)
     deadline = Deadline.after(max_wait_seconds)
     if (inputs is None) == (input_path is None):
         raise InvalidRequestError("Give inputs, or input_path, and not both.")
@@ -121,10 +119,7 @@ async def _plan(
         headers=None,
         options={"config": config, "context": context},
     )
-    file = None
-    if output_path is not None:
-        fingerprints = [digest("fan_out", request.arguments)[:32] for request in requests]
-        file = ResultFile(output_path, fingerprints)
+    file = ResultFile(output_path, requests) if output_path is not None else None
     names = {request.assistant_id for request in requests}
     return _Plan(
         assistant=assistant_id or (names.pop() if len(names) == 1 else f"{len(names)} assistants"),
@@ -145,25 +140,43 @@ class _Watch:
         self._plan = plan
         self._context = context
         self._began = time.monotonic()
+        total = len(plan.requests) - len(plan.known)
         label = f"fan-out-{plan.assistant}"
-        self.progress = FanOutProgress(len(plan.todo), label=label)
-        self.events = FanOutEvents(len(plan.todo), label=label)
+        self.progress = FanOutProgress(total, label=label)
+        self.events = FanOutEvents(total, label=label)
+        self.tasks: PerRunTasks | None = None
         self._label = label
 
-    def started(self, handles: Sequence[RunHandle]) -> None:
-        self.progress.started(len(handles))
+    def started(self, items: Sequence[Item]) -> None:
+        self.progress.started(len(items))
+        if self.tasks is not None:
+            self.tasks.started(items)
 
     def ended(self, index: int, result: RunResult) -> None:
         self.progress.ended(result)
         self.events.run_ended(result)
         if self._plan.file is not None:
             self._plan.file.add(index, result)
+        if self.tasks is not None:
+            self.tasks.ended(index, result)
 
     async def write(self) -> None:
         """Keep the file of results up to date until cancelled."""
         while self._plan.file is not None:
             await asyncio.sleep(_FLUSH_SECONDS)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Add what has ended to the file of results."""
+        if self._plan.file is None:
+            return
+        try:
             await asyncio.to_thread(self._plan.file.flush)
+        except OSError as error:
+            # Nothing is lost yet: the file is written whole at the end, and then it counts.
+            self._context.logger.warning(
+                "%s could not be written to (%s)", self._plan.file.path, type(error).__name__
+            )
 
     async def report(self, result: FanOutResult) -> None:
         """Write the file whole and publish the report."""
@@ -205,61 +218,43 @@ def _studio_link(handle: RunHandle) -> str | None:
 
 
 async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> FanOutResult:
-    """Run what has no success yet, and put the results in the order of the inputs."""
+    """Run what has no success yet; the results are in the order of the inputs."""
     if plan.file is not None:
         connection = context.deployment.connection
-        shared = {
-            "assistant_id": plan.assistant,
-            "url": connection.url,
-            "credentials": connection.name,
-        }
-        plan.known = await asyncio.to_thread(plan.file.succeeded, shared)
+        plan.known = await asyncio.to_thread(plan.file.open, connection.url, connection.name)
         if plan.known:
             context.logger.info("%d of %d succeeded before", len(plan.known), len(plan.requests))
-    watch, todo = _Watch(plan, context), plan.todo
-    watch.events.fan_out_started()
-    writer = asyncio.create_task(watch.write())
-    try:
-        async with watch.progress:
-            part = await _run_part(plan, context, watch, todo, per_run_tasks)
-    finally:
-        writer.cancel()
-        await asyncio.wait([writer])
-        if plan.file is not None:
-            # Also when it is cancelled: what succeeded need not be paid again.
-            plan.file.flush()
-    results = {**plan.known, **dict(zip(todo, part, strict=True))}
-    whole = FanOutResult(results=tuple(results[index] for index in range(len(plan.requests))))
-    await watch.report(whole)
-    return whole
-
-
-async def _run_part(
-    plan: _Plan, context: Context, watch: _Watch, todo: Sequence[int], per_run_tasks: bool
-) -> FanOutResult:
-    requests = [plan.requests[index] for index in todo]
-
-    def ended(index: int, result: RunResult) -> None:
-        watch.ended(todo[index], result)
-
-    # The policy is applied to the whole at the end; here failures only stop what is to fail fast.
-    stop_after = plan.tolerated + 1 if plan.on_failure == "fail_fast" else None
-    if per_run_tasks:
-        part = PerRun(
-            context, requests, plan.deadline, plan.max_in_flight, stop_after, watch.started, ended
-        )
-        return await part.run(on_timeout=plan.on_timeout)
+    watch = _Watch(plan, context)
     fan_out = FanOut(
         context,
-        requests,
+        plan.requests,
         operation="fan_out",
         deadline=plan.deadline,
         max_in_flight=plan.max_in_flight,
-        stop_after=stop_after,
+        # The policy is applied to the whole at the end; here failures only stop what is to fail fast.
+        stop_after=plan.tolerated + 1 if plan.on_failure == "fail_fast" else None,
+        known=plan.known,
         on_started=watch.started,
-        on_ended=ended,
+        on_ended=watch.ended,
     )
-    return await fan_out.run(on_failure="collect", on_timeout=plan.on_timeout)
+    watch.events.fan_out_started()
+    writer = asyncio.create_task(watch.write())
+    try:
+        async with watch.progress, AsyncExitStack() as stack:
+            if per_run_tasks:
+                watch.tasks = await stack.enter_async_context(
+                    PerRunTasks([request.assistant_id for request in plan.requests])
+                )
+            result = await fan_out.run(on_timeout=plan.on_timeout)
+            if watch.tasks is not None:
+                watch.tasks.settle(result)
+    finally:
+        writer.cancel()
+        await asyncio.wait([writer])
+        # Also when it is cancelled: what succeeded need not be paid again.
+        await watch.flush()
+    await watch.report(result)
+    return result
 
 
 async def _fan_out(

@@ -11,7 +11,7 @@ from langgraph_sdk.schema import All, Config, Durability
 from prefect.runtime import task_run
 
 from prefect_langgraph import _many, _runs
-from prefect_langgraph._deadline import Deadline, check_positive
+from prefect_langgraph._deadline import Deadline, check_count
 from prefect_langgraph._fan_out import FanOut
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph._many import OnFailure
@@ -137,7 +137,7 @@ async def _start(
     headers: Mapping[str, HeaderValue] | None,
     **options: Any,
 ) -> list[RunHandle]:
-    check_positive("max_in_flight", max_in_flight)
+    check_count("max_in_flight", max_in_flight)
     deadline = Deadline.after(max_wait_seconds)
     requests = requests_of(
         assistant_id, inputs, metadata=metadata, headers=headers, options=options
