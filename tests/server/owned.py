@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 from langgraph_sdk.client import SyncLangGraphClient
+from langgraph_sdk.errors import NotFoundError
 
 T = TypeVar("T")
 
@@ -45,8 +46,11 @@ def left_by(client: SyncLangGraphClient, flow_run_id: object) -> Left:
 
 
 def active_runs(client: SyncLangGraphClient, thread_id: str) -> list[str]:
-    """The runs of a thread that have not ended."""
-    found = client.runs.list(thread_id, limit=100)
+    """The runs of a thread that have not ended; none when it was deleted meanwhile."""
+    try:
+        found = client.runs.list(thread_id, limit=100)
+    except NotFoundError:
+        return []
     return [run["run_id"] for run in found if run["status"] in ("pending", "running")]
 
 

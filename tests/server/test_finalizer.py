@@ -18,6 +18,7 @@ from prefect_langgraph import (
     InvalidRequestError,
     LangGraphCredentials,
     RunInterruptedError,
+    create_cron,
     create_thread,
     join_run,
     run_stateless,
@@ -98,8 +99,7 @@ def failing(
         ids["flow run"] = own_id()
         ids["own"] = start_run("worker", FOREVER, credentials=BLOCK).run_id
         ids["shared"] = start_run("worker", FOREVER, thread_id=ids["thread"], credentials=BLOCK).run_id
-        tags = {"prefect_flow_run_id": own_id()}
-        client.crons.create("worker", schedule=YEARLY, input={}, metadata=tags)
+        create_cron("worker", YEARLY, credentials=BLOCK)
         raise RuntimeError("no luck")
 
     ids["thread"] = client.threads.create()["thread_id"]
