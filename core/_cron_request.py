@@ -226,6 +226,11 @@ def _fixed(digest: object) -> str:
     return str(digest or "").partition(".")[0]
 
 
+def outdated(digest: object) -> str:
+    """The digest of a cron that was changed by other means than its specification."""
+    return f"{_fixed(digest)}.changed"
+
+
 def _short(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()[:16]
 

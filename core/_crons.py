@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from prefect_langgraph._cron_request import (
     handle_of,
     moment,
     oldest,
+    outdated,
 )
 from prefect_langgraph._cron_search import cron_row, crons_under, is_dev_server
 from prefect_langgraph._deadline import Deadline
@@ -286,8 +287,8 @@ async def update(
             change.setdefault("schedule", row["schedule"])
     have: Row = row.get("metadata") or {}
     if metadata is not None or CRON_SPEC in have:
-        # The digest no longer tells the truth about it.
-        told = {CRON_SPEC: None} if CRON_SPEC in have else {}
+        # The digest no longer tells the truth about it, but for what no update can change.
+        told = {CRON_SPEC: outdated(have[CRON_SPEC])} if CRON_SPEC in have else {}
         change["metadata"] = {**have, **(metadata or {}), **told}
     if not change:
         return handle_in(context, row)
@@ -347,13 +348,3 @@ async def delete(
 def id_of(cron: CronHandle | str) -> str:
     """A cron's id, from its handle or as it is."""
     return cron.cron_id if isinstance(cron, CronHandle) else str(cron)
-
-
-async def to_the_end(work: Callable[[], Any]) -> Any:
-    """Do a piece of work to its end, also when the caller is cancelled meanwhile."""
-    task = asyncio.ensure_future(work())
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,7 +45,7 @@ class Step:
     action: CronAction
     name: str
     request: CronRequest | None = None
-    row: Row | None = None
+    row: Row | None = field(default=None, repr=False)
     change: Difference | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from prefect_langgraph._cron_build import build
 from prefect_langgraph._cron_request import CronRequest
 from prefect_langgraph._cron_runs import CronRuns
 from prefect_langgraph._deadline import Deadline, check_positive
-from prefect_langgraph._loop import io_loop
+from prefect_langgraph._loop import CLEANUP_SECONDS, io_loop
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.cron_models import CronHandle, OnRunCompleted
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
@@ -98,7 +99,16 @@ class TemporaryCron:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        io_loop().run(self._close, kind is not None)
+        hurry = asyncio.Event()
+        call = io_loop().begin(self._close, kind is not None, hurry)
+        try:
+            call.wait()
+        except BaseException:
+            # Not a cancellation: the cron has to be deleted all the same.
+            call.post(hurry.set)
+            call.wait(CLEANUP_SECONDS)
+            raise
+        call.outcome.result()
 
     async def __aenter__(self) -> TemporaryCron:
         await io_loop().arun(self._open)
@@ -110,9 +120,21 @@ class TemporaryCron:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        hurry, cancelled = asyncio.Event(), None
+        call = io_loop().begin(self._close, kind is not None, hurry)
+        ended = asyncio.wrap_future(call.outcome)
         # In a cancelled scope every wait would end at once, and the cron would stay.
         with anyio.CancelScope(shield=kind is not None):
-            await io_loop().arun(self._close, kind is not None)
+            while not ended.done():
+                try:
+                    await asyncio.wait([ended])
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    call.post(hurry.set)
+        if cancelled is not None:
+            ended.exception()  # the cancellation is what the caller gets
+            raise cancelled
+        ended.result()
 
     @property
     def _opened(self) -> CronRuns:
@@ -151,23 +173,32 @@ class TemporaryCron:
         self._results = await self._opened.gather(at_least, deadline)
         return self._results
 
-    async def _close(self, failed: bool) -> None:
-        runs, options = self._opened, self._options
-
-        async def close() -> None:
-            if failed:
-                await runs.close_quietly(cancels=self.cancel_runs)
-            else:
-                await runs.close(
-                    cancels=self.cancel_runs,
-                    waits=True,
-                    deadline=Deadline.after(options.max_wait_seconds),
-                )
-
+    async def _close(self, failed: bool, hurry: asyncio.Event) -> None:
+        runs = self._opened
         try:
-            await _crons.to_the_end(close)
+            if failed or not await self._closed_in_peace(runs, hurry):
+                await runs.close_quietly(cancels=self.cancel_runs)
         finally:
             self._results = runs.result
+
+    async def _closed_in_peace(self, runs: CronRuns, hurry: asyncio.Event) -> bool:
+        """Close and wait for runs; False when the caller did not want to wait any longer."""
+        closing = asyncio.create_task(
+            runs.close(
+                cancels=self.cancel_runs,
+                waits=True,
+                deadline=Deadline.after(self._options.max_wait_seconds),
+            )
+        )
+        hurried = asyncio.create_task(hurry.wait())
+        await asyncio.wait([closing, hurried], return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not closing.done():
+            closing.cancel()
+            await asyncio.wait([closing])
+            return False
+        closing.result()
+        return True
 
 
 def temporary_cron(

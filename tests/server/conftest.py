@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
 from prefect_langgraph import LangGraphCredentials
-from prefect_langgraph.testing import LangGraphServer
+from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from proxy import Proxy, run_proxy
+
+AGENT = Path(__file__).resolve().parents[2] / "examples" / "agent" / "langgraph.json"
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +39,10 @@ def proxy(langgraph_server: LangGraphServer) -> Iterator[Proxy]:
 def through_proxy(proxy: Proxy) -> LangGraphCredentials:
     """A block for the shared server by way of the proxy."""
     return LangGraphCredentials(url=proxy.url, patience_seconds=5)
+
+
+@pytest.fixture(scope="session")
+def firing_server() -> Iterator[LangGraphServer]:
+    """A server of its own for crons that fire: it looks for due ones every second."""
+    with run_langgraph_server(AGENT, jobs=20, env={"CRON_SCHEDULER_SLEEP_TIME": "1"}) as server:
+        yield server
