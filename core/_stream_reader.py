@@ -336,8 +336,9 @@ class StreamReader:
                     if not between:
                         raise httpx.RemoteProtocolError("the stream ended within an event")
                     return
-                between = not line.rstrip(b"\r\n")
-                found = decoder.decode(bytes(line).rstrip(b"\n"))
+                text = bytes(line).rstrip(b"\r\n")
+                between = not text
+                found = decoder.decode(text)
                 if found is not None and found.event:
                     event, *namespace = found.event.split("|")
                     yield StreamPart(

@@ -1,9 +1,11 @@
 """The command line: parsing of arguments and printing, nothing else.
 
     prefect-langgraph crons list | plan | apply | delete | sweep
+    prefect-langgraph doctor
 
-Exit status: 0 when it is done, 1 from `plan --check` when there are changes to make, 2 when something
-went wrong. Results go to standard output, everything else to standard error.
+Exit status: 0 when it is done, 1 from `plan --check` when there are changes to make and from `doctor`
+when something fails, 2 when something went wrong. Results go to standard output, everything else to
+standard error.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from prefect_langgraph._doctor_cli import doctor
 from prefect_langgraph._version import __version__
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ app = App(
 )
 crons = App(name="crons", help="The crons of a LangGraph deployment.")
 app.command(crons)
+app.command(doctor)
 
 
 @Parameter(name="*")
@@ -298,6 +302,8 @@ def _belonging(owner: str | None, name: str | None, flow_run_id: str | None) -> 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    from pydantic import ValidationError
+
     from prefect_langgraph.errors import LangGraphError
 
     try:
@@ -307,6 +313,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LangGraphError as error:
         notes = getattr(error, "__notes__", [])
         print(f"error: {' '.join([str(error), *notes])}", file=sys.stderr)  # noqa: T201
+        sys.exit(FAILED)
+    except ValidationError as error:
+        # Only what is wrong: what was given may be a secret.
+        said = "; ".join(str(found["msg"]) for found in error.errors(include_input=False))
+        print(f"error: {said}", file=sys.stderr)  # noqa: T201
         sys.exit(FAILED)
     sys.exit(status if isinstance(status, int) else 0)
 

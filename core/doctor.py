@@ -1,0 +1,404 @@
+"""What is wrong between here and a deployment, and what to do about it.
+
+    checks = asyncio.run(examine(LangGraphCredentials.load("default").connection()))
+
+Every check is a question to the real server, or to Prefect, and changes nothing that lasts: to see
+which headers arrive, a run is put off for a day, looked at and deleted with its thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+import httpx
+from prefect.exceptions import PrefectException
+
+from prefect_langgraph._client import Connection, Deployment
+from prefect_langgraph._deadline import Deadline
+from prefect_langgraph.errors import AuthenticationError, DeploymentError, LangGraphError
+from prefect_langgraph.headers import HeaderPolicy
+from prefect_langgraph.models import Model
+from prefect_langgraph.ownership import prefect_api
+
+CheckStatus = Literal["ok", "warn", "fail"]
+
+OLDEST_SDK = (0, 4, 14)
+"""The oldest langgraph-sdk that this package is tested with; a test holds it against pyproject.toml."""
+
+PROBE = "x-prefect-langgraph-doctor"
+"""The header that is sent to see whether it arrives, beside those of the credentials."""
+
+GRACE_SECONDS = 300.0
+"""How long since its end what a flow run owns is not called left behind; as for the sweep."""
+
+_SECONDS = 20.0
+_PATIENCE_SECONDS = 3.0
+_DAY = 86_400
+_CLOCK_WARN, _CLOCK_FAIL = 5.0, 60.0
+_SHOWN = 8
+_PATHS = {
+    "batches of runs": "/runs/batch",
+    "deleting threads together": "/threads/prune",
+    "streams that can be joined": "/threads/{thread_id}/runs/{run_id}/stream",
+    "crons": "/runs/crons",
+}
+
+
+class Check(Model):
+    """The answer to one question.
+
+    Attributes:
+        name: What was asked about.
+        status: "ok", "warn" for what works and may surprise, "fail" for what will not work.
+        message: What was found. It holds no secret and no header value.
+        advice: What to do, None when it is ok.
+    """
+
+    name: str
+    status: CheckStatus
+    message: str
+    advice: str | None = None
+
+    def __str__(self) -> str:
+        advice = f" → {self.advice}" if self.advice else ""
+        return f"{self.status:<4}  {self.name}: {self.message}{advice}"
+
+
+@dataclass
+class Examination:
+    """The questions, asked in order.
+
+    Args:
+        connection: How to reach the deployment.
+        policy: The header policy of the server's own configuration, where that is known.
+    """
+
+    connection: Connection
+    policy: HeaderPolicy | None = None
+    checks: list[Check] = field(default_factory=list)
+
+    async def run(self) -> list[Check]:
+        """Ask everything that can be asked."""
+        self._deployment = Deployment(replace(self.connection, patience_seconds=_PATIENCE_SECONDS))
+        self._deadline = Deadline.after(_SECONDS)
+        try:
+            self._check_sdk()
+            if self.policy is not None:
+                self._check_policy(self.policy)
+            if await self._check_reachable():
+                info = await self._check_server()
+                assistants = await self._check_key_and_assistants()
+                if assistants is not None:
+                    await self._check_crons(info)
+                    await self._check_headers(assistants)
+                    await self._check_left_behind()
+        finally:
+            await self._deployment.client.http.client.aclose()
+        return self.checks
+
+    def _note(self, name: str, status: CheckStatus, message: str, advice: str | None = None) -> None:
+        self.checks.append(Check(name=name, status=status, message=message, advice=advice))
+
+    async def _get(self, path: str) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            response = await self._deployment.client.http.client.get(path)
+            response.raise_for_status()
+            return response
+
+        return await self._deployment.send(ask, doing=f"ask for {path}", deadline=self._deadline)
+
+    # -- here ------------------------------------------------------------------------------------
+
+    def _check_sdk(self) -> None:
+        installed = version("langgraph-sdk")
+        if numbers_of(installed) >= OLDEST_SDK:
+            self._note("sdk", "ok", f"langgraph-sdk {installed}")
+        else:
+            oldest = ".".join(map(str, OLDEST_SDK))
+            self._note(
+                "sdk",
+                "fail",
+                f"langgraph-sdk {installed} is older than {oldest}",
+                f'pip install "langgraph-sdk>={oldest}"',
+            )
+
+    def _check_policy(self, policy: HeaderPolicy) -> None:
+        found = policy.lint()
+        for warning in found:
+            self._note("langgraph.json", "warn", warning.message, "Change http.configurable_headers.")
+        if not found:
+            self._note("langgraph.json", "ok", "nothing doubtful about its header patterns")
+
+    # -- the server --------------------------------------------------------------------------------
+
+    async def _check_reachable(self) -> bool:
+        before = datetime.now(UTC)
+        try:
+            response = await self._get("/ok")
+        except AuthenticationError:
+            self._note("reachable", "ok", f"{self.connection.url} answers, and asks who is there")
+            return True
+        except DeploymentError as error:
+            self._note(
+                "reachable",
+                "fail",
+                error.message,
+                "Check url, network and proxy, and that the deployment runs.",
+            )
+            return False
+        self._note("reachable", "ok", f"{self.connection.url} answers")
+        self._check_clock(response.headers.get("date"), before, datetime.now(UTC))
+        return True
+
+    def _check_clock(self, date: str | None, before: datetime, after: datetime) -> None:
+        if date is None:
+            self._note("clock", "warn", "the server tells no time", "Compare its clock by hand.")
+            return
+        off = skew(parsedate_to_datetime(date), before, after)
+        if abs(off) <= _CLOCK_WARN:
+            self._note("clock", "ok", "agrees with the server's")
+            return
+        self._note(
+            "clock",
+            "fail" if abs(off) > _CLOCK_FAIL else "warn",
+            f"the server's clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this one",
+            "Set both by NTP: crons, end times and the sweep's grace go by clocks.",
+        )
+
+    async def _check_server(self) -> Mapping[str, Any]:
+        try:
+            info: Mapping[str, Any] = (await self._get("/info")).json()
+        except (DeploymentError, ValueError):
+            self._note(
+                "server",
+                "warn",
+                "it does not tell its version (/info)",
+                "Nothing, if that is turned off on purpose.",
+            )
+            return {}
+        api, library = info.get("version", "?"), info.get("langgraph_py_version", "?")
+        self._note("server", "ok", f"LangGraph API {api}, langgraph {library}")
+        await self._check_features()
+        return info
+
+    async def _check_features(self) -> None:
+        try:
+            paths = (await self._get("/openapi.json")).json()["paths"]
+        except (DeploymentError, ValueError, KeyError):
+            return
+        missing = [what for what, path in _PATHS.items() if path not in paths]
+        if missing:
+            self._note(
+                "features",
+                "warn",
+                f"the server lacks {', '.join(missing)}",
+                "Upgrade it; until then the slow way is taken where there is one.",
+            )
+        else:
+            self._note("features", "ok", ", ".join(_PATHS))
+
+    async def _check_key_and_assistants(self) -> Sequence[Mapping[str, Any]] | None:
+        assistants = self._deployment.client.assistants
+        try:
+            found: Any = await self._deployment.send(
+                lambda: assistants.search(limit=1000),
+                doing="ask for assistants",
+                deadline=self._deadline,
+            )
+        except AuthenticationError as error:
+            what = "refuses the key" if self.connection.api_key else "asks for a key"
+            self._note(
+                "key",
+                "fail",
+                f"the server {what} ({error.status_code})",
+                "Set api_key, or the headers that its gateway or auth handler asks for, in the block.",
+            )
+            return None
+        except DeploymentError as error:
+            self._note("key", "fail", error.message, "Check that the url is a LangGraph deployment's.")
+            return None
+        with_key = self.connection.api_key is not None
+        self._note("key", "ok", "accepted" if with_key else "none given, and none asked for")
+        if not found:
+            self._note(
+                "assistants", "warn", "there are none", "Deploy a graph, or check the key's tenant."
+            )
+            return []
+        graphs = sorted({str(assistant["graph_id"]) for assistant in found})
+        shown = ", ".join(graphs[:_SHOWN]) + (", …" if len(graphs) > _SHOWN else "")
+        self._note("assistants", "ok", f"{len(found)} of {len(graphs)} graphs: {shown}")
+        return list(found)
+
+    async def _check_crons(self, info: Mapping[str, Any]) -> None:
+        crons = self._deployment.client.crons
+        if (info.get("flags") or {}).get("crons") is False:
+            self._note("crons", "warn", "turned off on this server", "Schedule from Prefect instead.")
+            return
+        try:
+            count = await self._deployment.send(
+                crons.count, doing="count crons", deadline=self._deadline
+            )
+        except DeploymentError as error:
+            self._note("crons", "warn", error.message, "Schedule from Prefect instead.")
+        else:
+            self._note("crons", "ok", f"on; there are {count}")
+
+    # -- headers -----------------------------------------------------------------------------------
+
+    async def _check_headers(self, assistants: Sequence[Mapping[str, Any]]) -> None:
+        if not assistants:
+            return
+        sent = dict.fromkeys((PROBE, *self._samples()), "1")
+        own = [name.lower() for name, _ in self.connection.headers]
+        try:
+            seen = await self._seen_headers(str(assistants[0]["assistant_id"]), sent)
+        except DeploymentError as error:
+            self._note("headers", "warn", error.message, "Start a run by hand to see what it is given.")
+            return
+        if seen is None:
+            self._note(
+                "headers",
+                "warn",
+                "the server does not show what a run is given",
+                "See by a run's state.",
+            )
+            return
+        if self.policy is not None:
+            wrong = [name for name in (*sent, *own) if self.policy.passes(name) != (name in seen)]
+            if wrong:
+                self._note(
+                    "headers",
+                    "fail",
+                    f"{', '.join(sorted(wrong))}: not treated as langgraph.json says",
+                    "Deploy this langgraph.json, or give the one that the server was started with.",
+                )
+                return
+        arrived = sorted({*sent, *own} & seen)
+        lost = sorted(set(own) - seen)
+        if arrived:
+            self._note("headers", "ok", f"graphs are given {', '.join(arrived)}")
+        elif not lost:
+            self._note("headers", "ok", f"{PROBE} is kept from graphs, as is the default")
+        if lost:
+            self._note(
+                "headers",
+                "warn",
+                f"graphs are not given the block's {', '.join(lost)}",
+                "Fine for what only a gateway or the auth handler reads; else add them to "
+                "http.configurable_headers.includes in langgraph.json.",
+            )
+
+    def _samples(self) -> list[str]:
+        """A name for each pattern of the server's own configuration."""
+        if self.policy is None:
+            return []
+        patterns = (*self.policy.includes, *self.policy.excludes)
+        names = {pattern.replace("*", "doctor").lower() for pattern in patterns}
+        # Names that others on the way act upon are left alone.
+        return sorted(name for name in names if re.fullmatch(r"x-[a-z0-9-]+", name))
+
+    async def _seen_headers(self, assistant_id: str, sent: Mapping[str, str]) -> set[str] | None:
+        """The names that a run of today would be given; None when the server does not tell."""
+        threads, runs = self._deployment.client.threads, self._deployment.client.runs
+        thread_id = str(uuid.uuid4())
+
+        async def ask() -> Any:
+            await threads.create(thread_id=thread_id, if_exists="do_nothing")
+            run = await runs.create(
+                thread_id, assistant_id, input={}, after_seconds=_DAY, headers=dict(sent)
+            )
+            return (run.get("kwargs") or {}).get("config")  # type: ignore[attr-defined]
+
+        try:
+            config = await self._deployment.send(
+                ask, doing="see which headers arrive", deadline=self._deadline
+            )
+        finally:
+            await asyncio.shield(self._deployment.pruner.prune([thread_id]))
+        if not isinstance(config, Mapping):
+            return None
+        return {str(name).lower() for name in (config.get("configurable") or {})}
+
+    # -- what others left --------------------------------------------------------------------------
+
+    async def _check_left_behind(self) -> None:
+        # The sweep imports what would import this module's callers first.
+        from prefect_langgraph._sweep import Policy, sweep_deployment
+
+        policy = Policy(prefect_api(), GRACE_SECONDS, None, dry_run=True)
+        try:
+            entries, _ = await sweep_deployment(self._deployment, policy, deadline=self._deadline)
+        except (PrefectException, httpx.HTTPError) as error:
+            self._note(
+                "left behind",
+                "warn",
+                f"Prefect could not be asked ({type(error).__name__})",
+                "Set PREFECT_API_URL to the Prefect whose flows use this deployment.",
+            )
+            return
+        except LangGraphError as error:
+            self._note("left behind", "warn", error.message, "Run the sweep with dry_run=True.")
+            return
+        over = [entry for entry in entries if entry.action == "release"]
+        counts = {
+            "crons": sum(len(entry.crons) for entry in over),
+            "runs": sum(len(entry.runs) for entry in over),
+            "threads": sum(len(entry.threads) for entry in over),
+        }
+        if not any(counts.values()):
+            self._note("left behind", "ok", "nothing of flow runs that ended")
+            return
+        shown = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        self._note(
+            "left behind",
+            "warn",
+            f"{shown} of {len(over)} flow runs that ended",
+            "prefect-langgraph crons sweep, and deploy the sweep flow.",
+        )
+
+
+async def examine(connection: Connection, *, policy: HeaderPolicy | None = None) -> list[Check]:
+    """Ask everything about a deployment that can go wrong.
+
+    Args:
+        connection: How to reach the deployment: `LangGraphCredentials.connection()`.
+        policy: What the server's `langgraph.json` says of headers, to be held against what it does.
+
+    Returns:
+        The checks in the order in which they were made. A deployment that is not there has few.
+
+    Example:
+        >>> import asyncio
+        >>> from prefect_langgraph import LangGraphCredentials
+        >>> checks = asyncio.run(examine(LangGraphCredentials.load("default").connection()))
+        >>> [check for check in checks if check.status == "fail"]
+        []
+    """
+    return await Examination(connection, policy).run()
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """The release numbers that a version begins with."""
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(number) for number in match[0].split(".")) if match is not None else ()
+
+
+def skew(theirs: datetime, before: datetime, after: datetime) -> float:
+    """Seconds that their clock is ahead of ours; 0 while theirs, told in whole seconds, may be right.
+
+    Args:
+        theirs: What they told, at some moment between `before` and `after` by our clock.
+        before: Ours when they were asked.
+        after: Ours when the answer was there.
+    """
+    ahead = (theirs - after).total_seconds()
+    behind = (before - theirs).total_seconds() - 1
+    return ahead if ahead > 0 else -behind if behind > 0 else 0.0
