@@ -14,7 +14,7 @@ from langgraph_sdk.schema import RunSelectField
 
 from prefect_langgraph import _outcomes
 from prefect_langgraph._deadline import Deadline
-from prefect_langgraph.errors import InvalidRequestError, NotFoundError
+from prefect_langgraph.errors import DeploymentError, InvalidRequestError, NotFoundError
 from prefect_langgraph.models import RunHandle, RunResult
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ PAGE = 1000  # the most threads that the server answers for at once
 FETCH_BYTES = 8_000_000  # of values in one answer
 FIRST_FETCH = 16
 _NEWEST = 50
+_HISTORY_PAGE = 100
 
 
 class Lookup:
@@ -148,15 +149,39 @@ class Lookup:
             return None
         if not _outcomes.RUN_STATUSES[run["status"]].ended:
             return _outcomes.from_run(handle, run, None)
-        threads = self._deployment.client.threads
-        history = await self._send(
-            lambda: threads.get_history(handle.thread_id, limit=1, metadata={"run_id": handle.run_id}),
-            deadline,
-        )
-        state = _own_state(history, handle.run_id)
+        state = await self._own_state(handle, deadline)
         needs_thread = run["status"] == "error" and is_newest
         thread = await self.thread(handle.thread_id, deadline) if needs_thread else None
         return _outcomes.from_run(handle, run, state, thread=thread)
+
+    async def _own_state(self, handle: RunHandle, deadline: Deadline) -> Row | None:
+        """The newest checkpoint that a run wrote, or None when it wrote none."""
+        threads, wanted = self._deployment.client.threads, {"run_id": handle.run_id}
+        limit, before = 1, None
+        while True:
+            asked_for, asked_before = limit, before
+            history = await self._send(
+                lambda: threads.get_history(
+                    handle.thread_id,
+                    limit=asked_for,  # noqa: B023
+                    before=asked_before,  # noqa: B023
+                    metadata=wanted,
+                ),
+                deadline,
+            )
+            for state in history:
+                if (state.get("metadata") or {}).get("run_id") == handle.run_id:
+                    return dict(state)
+            if not history:
+                return None
+            # A server that ignores the filter: the run's own are further back.
+            limit, before = _HISTORY_PAGE, history[-1]["checkpoint"]
+            if before == asked_before:
+                raise DeploymentError(
+                    f"{self._deployment.url} does not tell which state {handle} left: it ignores both "
+                    "metadata and before of a history.",
+                    url=self._deployment.url,
+                )
 
     async def _send(
         self, request: Callable[[], Awaitable[T]], deadline: Deadline, *, patient: bool = False
@@ -167,11 +192,3 @@ class Lookup:
             deadline=deadline,
             patient=patient or deadline.end is not None,
         )
-
-
-def _own_state(history: Sequence[Any], run_id: str) -> Row | None:
-    """The newest checkpoint that a run wrote; a server that ignores the filter is seen through."""
-    for state in history:
-        if (state.get("metadata") or {}).get("run_id") == run_id:
-            return dict(state)
-    return None
