@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 # The machine's own installation must not leak into the checks.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test lint format types install clean
+.PHONY: help demo test lint format types install browser clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,7 @@ demo: install ## Run agents on an embedded LangGraph server and an embedded Pref
 	@echo "make demo: running examples/demo.py"
 	@exec $(IN_VENV)/python examples/demo.py
 
-test: install ## Run the tests, against real servers on free ports
+test: install browser ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
 	@exec $(IN_VENV)/python -m pytest $(ARGS)
 
@@ -43,6 +43,23 @@ format: install ## Put the code into ruff's format
 types: install ## Check the types of the built wheel with mypy --strict
 	@echo "make types: building the wheel, mypy --strict"
 	@$(IN_VENV)/python tests/packaging/check_types.py
+
+# tests/browser look at Prefect's pages. Without a browser they fail and say so; nobody is asked here.
+browser: ## Install Chromium with apt-get, if there is none and it can be done without asking
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then exit 0; fi; \
+	as_root=""; if [ "$$(id -u)" != 0 ]; then as_root="sudo -n"; fi; \
+	if ! command -v apt-get >/dev/null || ! $$as_root true 2>/dev/null; then \
+	  echo "make browser: there is no Chromium and apt-get cannot be used: install it yourself" >&2; \
+	  exit 0; \
+	fi; \
+	echo "make browser: apt-get install chromium"; \
+	apt="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120"; \
+	log=$$(mktemp); \
+	if ! { $$apt update && $$apt install -y --no-install-recommends chromium; } >"$$log" 2>&1; then \
+	  tail -n 20 "$$log" >&2; \
+	  echo "make browser: apt-get did not install Chromium, see above" >&2; \
+	fi; \
+	rm -f "$$log"
 
 install: $(VENV)/.installed
 

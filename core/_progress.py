@@ -23,7 +23,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect_langgraph._bar import bar_on_terminal
 from prefect_langgraph._log import run_logger
 from prefect_langgraph._report import artifact_key, current_flow_run, describe
-from prefect_langgraph._timeline import Sample
+from prefect_langgraph._timeline import OUTCOME_COLOURS, Sample
 from prefect_langgraph.models import RunResult, RunStatus
 
 __all__ = ["FanOutProgress", "Sample"]
@@ -122,7 +122,7 @@ class FanOutProgress:
         now = self._samples.kept[-1]
         parts = [
             f"{sum(now.ended.values()):,} of {self._total:,} runs ended",
-            *(f"{count:,} {status}" for status, count in sorted(now.ended.items())),
+            *(f"{now.ended[status]:,} {status}" for status in OUTCOME_COLOURS if status in now.ended),
         ]
         if now.in_flight:
             parts.append(f"{now.in_flight:,} in flight")

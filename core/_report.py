@@ -23,6 +23,9 @@ FAILURES_SHOWN = 10
 """How many failed runs, and how many different errors, a report lists."""
 
 ERROR_CHARACTERS = 300
+SHORT_ERROR_CHARACTERS = 100
+"""How much of an error is shown for each run, where it is shown in full above."""
+
 PUBLISH_SECONDS = 30.0
 _KEY_CHARACTERS = 100
 _IN_ADDRESS = ":/?#@!$&*+,;=%~"
@@ -128,12 +131,13 @@ def _summary(result: FanOutResult, samples: Sequence[Sample], seconds: float) ->
     origins = Counter(item.origin for item in result)
     ways = {
         "succeeded before and were skipped": total - now,
-        "started": max(origins["started"] - (total - now), 0),
+        "started by this attempt": max(origins["started"] - (total - now), 0),
         "adopted from an earlier attempt": origins["adopted"],
         "started afresh after they had failed in an earlier attempt": origins["restarted"],
     }
     shown = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count)
-    return f"**{verdict}** in {duration(seconds)}{rate}. Of {total:,} runs: {shown}."
+    history = "All started by this attempt" if ways["started by this attempt"] == total else shown
+    return f"**{verdict}** in {duration(seconds)}{rate}. {history}."
 
 
 def _picture(result: FanOutResult, samples: Sequence[Sample], seconds: float) -> str:
@@ -200,12 +204,14 @@ def _failures(result: FanOutResult, links: Links | None) -> Iterable[str]:
         return
     # Lists, not tables: one of Prefect's two pages does not break lines in a table.
     kinds = Counter((item.status, _why(item)) for _, item in failed)
+    limit = ERROR_CHARACTERS
     if len(kinds) < len(failed):
         shown = kinds.most_common(FAILURES_SHOWN)
         lines = [f"- **{_runs(count)}, {status}**: {why}" for (status, why), count in shown]
         yield _listed("Why", lines, "The most frequent {} of {:,} reasons.", len(kinds))
+        limit = SHORT_ERROR_CHARACTERS
     lines = [
-        f"- **Input {index}**, {item.status}: {_why(item)}{_link(item.handle, links)}"
+        f"- **Input {index}**, {item.status}: {_why(item, limit)}{_link(item.handle, links)}"
         for index, item in failed[:FAILURES_SHOWN]
     ]
     heading = "First runs that did not succeed" if len(failed) > 1 else "The run that did not succeed"
@@ -217,9 +223,9 @@ def _listed(heading: str, lines: Sequence[str], of_all: str, count: int) -> str:
     return f"## {heading}\n\n{more}" + "\n".join(lines)
 
 
-def _why(result: RunResult) -> str:
+def _why(result: RunResult, limit: int = ERROR_CHARACTERS) -> str:
     if result.status is RunStatus.ERROR and result.error is not None:
-        return literal(str(result.error))
+        return literal(str(result.error), limit)
     return _MEANING[result.status]
 
 

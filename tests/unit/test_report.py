@@ -98,7 +98,7 @@ def row(markdown: str) -> list[str]:
 
 def test_success_of_all_is_said_first_and_nothing_of_failures() -> None:
     shown = report([ended(n) for n in range(1_200)])
-    assert "**All 1,200 runs succeeded** in 2 s, 600 a second." in shown
+    assert "**All 1,200 runs succeeded** in 2 s, 600 a second. All started by this attempt." in shown
     assert "| success | 1,200 | 100 % |" in section(shown, "Outcomes")
     assert HINT not in shown
     assert "did not succeed" not in shown
@@ -127,14 +127,16 @@ def test_runs_that_were_adopted_or_restarted_are_told_from_started_ones() -> Non
     origins: list[Origin] = ["started"] * 7 + ["adopted"] * 2 + ["restarted"]
     shown = report([ended(n, origin=origin) for n, origin in enumerate(origins)])
     assert (
-        "Of 10 runs: 7 started, 2 adopted from an earlier attempt, "
+        ". 7 started by this attempt, 2 adopted from an earlier attempt, "
         "1 started afresh after they had failed in an earlier attempt."
     ) in shown
 
 
 def test_runs_that_an_earlier_flow_run_had_finished_are_not_counted_as_started() -> None:
     shown = report([ended(n) for n in range(10)], samples=[Sample(0.0, 4, 0), Sample(2.0, 0, 4)])
-    assert "in 2 s, 2 a second. Of 10 runs: 6 succeeded before and were skipped, 4 started." in shown
+    assert (
+        "in 2 s, 2 a second. 6 succeeded before and were skipped, 4 started by this attempt." in shown
+    )
 
 
 def test_latency_percentiles_are_of_the_runs_that_ended() -> None:
@@ -190,6 +192,8 @@ def test_thousands_of_different_errors_are_bounded_too() -> None:
     ]
     shown = report(results)
     assert f"The most frequent {FAILURES_SHOWN} of 2,000 reasons." in shown
+    per_run = section(shown, "First runs that did not succeed").splitlines()[2:]
+    assert all(len(line) < 200 for line in per_run)
     assert len(shown) < 20_000
 
 
