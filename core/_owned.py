@@ -25,6 +25,7 @@ from prefect_langgraph.ownership import (
     CLAIM,
     FLOW_RUN_ID,
     KEY,
+    NO_ANSWER,
     OWNS_THREAD,
     ROOT_FLOW_RUN_ID,
     TARGET_THREAD,
@@ -295,7 +296,7 @@ async def with_runs(
     interrupted = [
         thread.thread_id
         for thread in owned.threads
-        if thread.throw_away and thread.status == "interrupted"
+        if thread.throw_away and thread.status == "interrupted" and NO_ANSWER not in thread.tags
     ]
     return replace(
         owned,

@@ -30,7 +30,7 @@ from prefect_langgraph.errors import (
     UnreachableError,
 )
 from prefect_langgraph.models import RunHandle, RunResult, RunStatus
-from prefect_langgraph.ownership import Owner, canonical, current_owner, thread_id_of
+from prefect_langgraph.ownership import NO_ANSWER, Owner, canonical, current_owner, thread_id_of
 
 OnTimeout = Literal["cancel", "leave"]
 CancelAction = Literal["interrupt", "rollback"]
@@ -337,9 +337,11 @@ async def release(
     Under a finalizer nothing is given back before the flow run ends: should it be executed again, it
     adopts even what had finished. A thread that waits for a person stays.
     """
-    if context.owner.finalized:
-        return
     deployment = context.deployment
+    if context.owner.finalized:
+        if interrupted_too:
+            await _mark_unanswered(context, results)
+        return
     ids: list[str] = []
     for result in results:
         handle = result.handle
@@ -359,6 +361,23 @@ async def release(
     except DeploymentError as error:
         # The result is in hand; losing it over the clean-up would be the greater harm.
         context.logger.warning("Threads could not be given back: %s", error)
+
+
+async def _mark_unanswered(context: Context, results: Sequence[RunResult]) -> None:
+    """Tell the finalizer of threads that seem to wait for a person, of whom nobody has the id."""
+    threads = context.deployment.client.threads
+    for result in results:
+        handle = result.handle
+        if result.status is not RunStatus.INTERRUPTED or not handle.owns_thread:
+            continue
+        try:
+            await context.deployment.send(
+                lambda: threads.update(handle.thread_id, metadata={NO_ANSWER: True}),  # noqa: B023
+                doing=f"mark thread {handle.thread_id}",
+                deadline=Deadline.after(CANCEL_SECONDS),
+            )
+        except DeploymentError as error:
+            context.logger.warning("Thread %s will stay: %s", handle.thread_id, error)
 
 
 def claims_of(handle: RunHandle) -> list[str]:

@@ -40,6 +40,8 @@ CLAIM = "prefect_claim"
 BATCH = "prefect_batch"
 TARGET_THREAD = "prefect_target_thread_id"
 """On a claim: the caller's thread that its run is on, where runs cannot be searched for by tags."""
+NO_ANSWER = "prefect_no_answer"
+"""On a throw-away thread that stopped at an interrupt: its call is over, so nobody will answer."""
 TAG_PREFIX = "prefect_"
 
 FINALIZER_MARK = "prefect_langgraph_finalizer"

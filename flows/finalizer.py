@@ -33,6 +33,8 @@ F = TypeVar("F", bound=Flow[..., Any])
 Place = LangGraphCredentials | str | None
 
 RELEASE_SECONDS = 60.0
+ASK_SECONDS = 10.0
+"""How long Prefect may take to say how a flow run stands, before the hook's own word is taken."""
 
 
 @overload
@@ -175,9 +177,9 @@ async def _release(
 ) -> None:
     deadline = Deadline.after(max_wait_seconds)
     logger = flow_run_logger(flow_run, flow)
-    if await _goes_on(flow_run, logger):
+    if await _goes_on(flow_run, logger, deadline):
         return
-    keep_finished = await _may_be_adopted(flow_run, logger)
+    keep_finished = await _may_be_adopted(flow_run, logger, deadline)
 
     async def at(place: Any) -> ReleaseReport:
         try:
@@ -219,10 +221,15 @@ async def _connection(place: Any) -> Connection:
     return await resolve(place)
 
 
-async def _goes_on(flow_run: FlowRun, logger: LoggerOrAdapter) -> bool:
+def _ask_seconds(deadline: Deadline) -> float:
+    # Prefect being away must leave time for the release itself.
+    return min(ASK_SECONDS, (deadline.remaining() or 0) / 4)
+
+
+async def _goes_on(flow_run: FlowRun, logger: LoggerOrAdapter, deadline: Deadline) -> bool:
     """True when Prefect says that the flow run has not ended: a hook may be late or called early."""
     try:
-        async with get_client() as client:
+        async with asyncio.timeout(_ask_seconds(deadline)), get_client() as client:
             state = (await client.read_flow_run(flow_run.id)).state
     except ObjectNotFound:
         return False  # deleted, so it will not go on
@@ -238,16 +245,16 @@ async def _goes_on(flow_run: FlowRun, logger: LoggerOrAdapter) -> bool:
     return True
 
 
-async def _may_be_adopted(flow_run: FlowRun, logger: LoggerOrAdapter) -> bool:
+async def _may_be_adopted(flow_run: FlowRun, logger: LoggerOrAdapter, deadline: Deadline) -> bool:
     """True for a subflow whose surrounding flow run may be executed again and run it again."""
     if flow_run.parent_task_run_id is None or flow_run.deployment_id is not None:
         return False
     owner = Owner(flow_run_id=str(flow_run.id), attempt=flow_run.run_count, is_subflow=True)
     try:
-        root = (await owner.with_root()).root
-        if root is None or root[0] == str(flow_run.id):
-            return False
-        async with get_client() as client:
+        async with asyncio.timeout(_ask_seconds(deadline)), get_client() as client:
+            root = (await owner.with_root()).root
+            if root is None or root[0] == str(flow_run.id):
+                return False
             around = await client.read_flow_run(UUID(root[0]))
     except ObjectNotFound:
         return False

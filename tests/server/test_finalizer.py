@@ -168,6 +168,17 @@ def test_thread_that_waits_for_a_person_stays_and_a_cancelled_one_goes(
     client.threads.delete(ids[1])
 
 
+def test_thread_of_a_call_that_nobody_can_answer_goes(client: SyncLangGraphClient) -> None:
+    @with_finalizer(BLOCK)
+    @flow
+    def work() -> str:
+        with pytest.raises(RunInterruptedError):
+            run_stateless("worker", {"interrupts": 1}, credentials=BLOCK)
+        return own_id()
+
+    assert not left_by(client, work())
+
+
 def test_throw_away_thread_with_a_strangers_active_run_stays(client: SyncLangGraphClient) -> None:
     @with_finalizer(BLOCK, cancel_unfinished=True)
     @flow
