@@ -8,14 +8,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 from prefect import flow
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.automations import Automation
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext
 
 from prefect_langgraph import _progress
@@ -32,6 +34,7 @@ from prefect_langgraph._report import artifact_key, publish_report
 from prefect_langgraph.models import RunFailure, RunHandle, RunResult, RunStatus
 from prefect_langgraph.testing import PrefectServer
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-very-secret"
 Row = dict[str, Any]
 
@@ -46,7 +49,7 @@ def in_flow_run(work: Callable[[], Coroutine[Any, Any, None]], **options: Any) -
     """Do the work on the shared loop inside a flow run, and return the flow run's id."""
     ids: list[str] = []
 
-    @flow(name="shown", **options)
+    @flow(**{"name": "shown", **options})
     def shown() -> None:
         context = FlowRunContext.get()
         assert context is not None
@@ -68,15 +71,20 @@ def artifacts_of(server: PrefectServer, flow_run_id: str) -> list[Row]:
 
 
 def events_of(server: PrefectServer, name: str, flow_run_id: str, count: int) -> list[Row]:
-    """The events of a flow run, once there are so many: Prefect takes them in behind our back."""
+    """The events that are related to a flow run, once there are so many."""
     related = {"resources_in_roles": [(f"prefect.flow-run.{flow_run_id}", "flow-run")]}
-    wanted = {"filter": {"event": {"name": [name]}, "related": related}, "limit": 50}
+    return events_where(server, {"event": {"name": [name]}, "related": related}, count)
+
+
+def events_where(server: PrefectServer, which: dict[str, Any], count: int) -> list[Row]:
+    """Events, once there are so many: Prefect takes them in behind our back."""
+    wanted = {"filter": which, "limit": 50}
     deadline = time.monotonic() + 60
     while True:
         page = httpx.post(f"{server.api_url}/events/filter", json=wanted).raise_for_status().json()
         if page["total"] >= count:
             break
-        assert time.monotonic() < deadline, f"{page['total']} of {count} {name}"
+        assert time.monotonic() < deadline, f"{page['total']} of {count}: {which}"
         time.sleep(0.1)
     rows: list[Row] = page["events"]
     while page["next_page"]:
@@ -179,12 +187,11 @@ def test_error_of_prefect_is_logged_once_and_the_fan_out_goes_on(
 def test_prefect_that_hangs_holds_up_the_end_for_a_bounded_time(
     prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def hang(self: PrefectClient, artifact_id: UUID, artifact: ArtifactUpdate) -> None:
+    async def hang(self: PrefectClient, artifact: ArtifactCreate) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(PrefectClient, "update_artifact", hang)
+    monkeypatch.setattr(PrefectClient, "create_artifact", hang)
     monkeypatch.setattr(_progress, "_CLOSE_SECONDS", 0.2)
-    monkeypatch.setattr(_progress, "UPDATE_SECONDS", 0.01)
 
     async def work() -> None:
         async with asyncio.timeout(20), FanOutProgress(1, label="fan-out-answer") as progress:
@@ -297,6 +304,39 @@ def test_outcome_of_the_whole_is_said_in_one_word(prefect_server: PrefectServer)
         event["resource"]["prefect.resource.name"]: event["resource"]["langgraph.fan-out.outcome"]
         for event in found
     } == {label: outcome for label, (_, _, outcome) in cases.items()}
+
+
+def test_documented_automation_acts_on_a_fan_out_that_failed_in_part(
+    prefect_server: PrefectServer,
+) -> None:
+    page = (ROOT / "docs" / "reference" / "events.md").read_text(encoding="utf-8")
+    found: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], found)  # noqa: S102 our own page
+    automation: Automation = found["automation"]
+
+    def fan_out(status: RunStatus) -> str:
+        async def work() -> None:
+            events = FanOutEvents(2, label="fan-out-answer")
+            events.run_ended(ended(0))
+            events.run_ended(ended(1, status))
+            events.fan_out_ended(seconds=1.0)
+
+        return in_flow_run(work, name="langgraph-fan-out")
+
+    try:
+        fan_out(RunStatus.SUCCESS)
+        (cause,) = events_of(prefect_server, FAN_OUT_ENDED, fan_out(RunStatus.ERROR), 1)
+        where = {
+            "event": {"name": ["prefect.automation.triggered"]},
+            "resource": {"id": [f"prefect.automation.{automation.id}"]},
+        }
+        (triggered,) = events_where(prefect_server, where, 1)
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_automation(automation.id)
+    assert f"prefect.event.{cause['id']}" in [
+        row["prefect.resource.id"] for row in triggered["related"]
+    ]
 
 
 def test_outside_a_flow_run_nothing_is_emitted(monkeypatch: pytest.MonkeyPatch) -> None:
