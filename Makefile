@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
 ARGS ?=
+# Test files at a time. Each of these processes starts servers of its own.
+JOBS ?= 2
 IN_VENV := $(abspath $(VENV))/bin
 # Git keeps no empty folders, and ruff refuses what is not there.
 SOURCES := $(wildcard core blocks tasks flows tests examples benchmarks)
@@ -28,7 +30,7 @@ demo: install ## Run agents on an embedded LangGraph server and an embedded Pref
 
 test: install browser ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
-	@exec $(IN_VENV)/python -m pytest $(ARGS)
+	@exec $(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: install ## Check style and format with ruff
 	@echo "make lint: ruff check, ruff format --check"
