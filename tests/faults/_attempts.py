@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -73,17 +74,28 @@ class Attempt:
         self.process.kill()
         self.process.join(_SECONDS)
 
-    def result(self) -> Any:
-        """What the flow returned; its error is raised as a text."""
+    def outcome(self) -> tuple[str, Any]:
+        """How the flow ended, after its hooks: `value` with what it returned, or `error`."""
         assert self._mine.poll(_SECONDS), f"no result in {_SECONDS} s:\n{self.log()}"
         try:
-            kind, value = self._mine.recv()
+            found: tuple[str, Any] = self._mine.recv()
         except EOFError:
             raise AssertionError(f"the process died:\n{self.log()}") from None
-        # Hooks run after the flow has ended.
         self.process.join(_SECONDS)
+        return found
+
+    def result(self) -> Any:
+        """What the flow returned, after its hooks."""
+        kind, value = self.outcome()
         assert kind == "value", f"{value}\n{self.log()}"
         return value
+
+    def wait_for_log(self, *words: str) -> None:
+        """Wait until it has logged one of these."""
+        end = time.monotonic() + _SECONDS
+        while not any(word in self.log() for word in words):
+            assert time.monotonic() < end, self.log()
+            time.sleep(0.05)
 
     def log(self) -> str:
         """What it printed."""
@@ -110,7 +122,10 @@ def attempt(flow: Flow[..., Any], flow_run_id: UUID, folder: Path) -> Iterator[A
 
 
 def _execute(name: str, flow_run_id: UUID, answer: Connection, log: Path) -> None:
-    sys.stdout = sys.stderr = log.open("a", encoding="utf-8", buffering=1)
+    # Prefect has found its stderr before this process was forked.
+    with log.open("ab") as file:
+        for standard in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), standard.fileno())
     flow = getattr(import_module("faults._flows"), name)
     try:
         value = run_flow(flow, flow_run=read_flow_run(flow_run_id))

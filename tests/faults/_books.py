@@ -32,10 +32,20 @@ class Books:
         self.client = client
         self.block = block
         self._executions = executions
-        self._skip = len(self._lines())
+        self._write("begin")
 
     def _lines(self) -> list[str]:
-        return self._executions.read_text(encoding="utf-8").splitlines()
+        text = self._executions.read_text(encoding="utf-8")
+        lines = text.rpartition("begin\n")[2].splitlines()
+        return [line for line in lines if " " in line]
+
+    def _write(self, line: str) -> None:
+        with self._executions.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+    def open_gate(self) -> None:
+        """Let runs that wait behind a gate go on, and those to come."""
+        self._write("open")
 
     @property
     def made(self) -> int:
@@ -51,12 +61,12 @@ class Books:
     @property
     def executed(self) -> Counter[str]:
         """How often each tag was executed."""
-        return Counter(line.partition(" ")[2] for line in self._lines()[self._skip :])
+        return Counter(line.partition(" ")[2] for line in self._lines())
 
     @property
     def execution_ids(self) -> list[str]:
         """The run of each execution."""
-        return [line.partition(" ")[0] for line in self._lines()[self._skip :]]
+        return [line.partition(" ")[0] for line in self._lines()]
 
     def threads(self) -> list[dict[str, Any]]:
         """Every thread of the server."""

@@ -1,4 +1,7 @@
-"""The flows that the processes of `_attempts` execute."""
+"""The flows that the processes of `_attempts` execute.
+
+Each reports the runs it got, and then stops at a place where the proxy can hold it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ from typing import Any
 
 import httpx
 from prefect import flow
+from prefect.task_runners import ProcessPoolTaskRunner
 
 from prefect_langgraph import (
+    RunHandle,
+    create_cron,
+    join_run,
     join_runs,
     run_on_thread,
     run_stateless,
@@ -16,42 +23,71 @@ from prefect_langgraph import (
     with_finalizer,
 )
 
-
-def reach(url: str, mark: str) -> None:
-    """A place in a flow where the proxy can hold it."""
-    httpx.get(f"{url}/ok", params={"mark": mark}, timeout=120)
+LINGER = "/ok$"
 
 
-@with_finalizer(parameter="block")
+def _linger(url: str | None) -> None:
+    if url is not None:
+        httpx.get(f"{url}/ok", timeout=120)
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
 @flow
-def one_run(block: str, tag: str, sleep: float = 0, mark: str | None = None) -> Any:
-    values = run_stateless("counted", {"tag": tag, "sleep": sleep}, credentials=block)
-    if mark is not None:
-        reach(mark, "returned")
-    return values
+def stateless(block: str, work: dict[str, Any], linger: str | None = None) -> list[str]:
+    values = run_stateless("counted", work, credentials=block)
+    _linger(linger)
+    return [values["result"]]
 
 
 @flow
-def one_run_unowned(block: str, tag: str, sleep: float = 0) -> Any:
-    return run_stateless("counted", {"tag": tag, "sleep": sleep}, credentials=block)
+def stateless_unowned(block: str, work: dict[str, Any], linger: str | None = None) -> list[str]:
+    values = run_stateless("counted", work, credentials=block)
+    _linger(linger)
+    return [values["result"]]
 
 
-@with_finalizer(parameter="block")
+@with_finalizer(parameter="block", lease_seconds=2)
 @flow
-def one_run_on_thread(block: str, tag: str, thread_id: str, sleep: float = 0) -> Any:
-    given = {"tag": tag, "sleep": sleep}
-    return run_on_thread(thread_id, "counted", given, credentials=block)
+def on_thread(block: str, work: dict[str, Any], thread_id: str, linger: str | None = None) -> list[str]:
+    values = run_on_thread(thread_id, "counted", work, credentials=block)
+    _linger(linger)
+    return [values["result"]]
 
 
-@with_finalizer(parameter="block")
+@with_finalizer(parameter="block", lease_seconds=2)
 @flow
-def one_started(block: str, tag: str, sleep: float = 0) -> str:
-    return start_run("counted", {"tag": tag, "sleep": sleep}, credentials=block).run_id
+def background(
+    block: str, work: dict[str, Any], thread_id: str | None = None, linger: str | None = None
+) -> list[str]:
+    handle = start_run("counted", work, thread_id=thread_id, credentials=block)
+    _linger(linger)
+    return [join_run(handle)["result"]]
 
 
-@with_finalizer(parameter="block")
+@with_finalizer(parameter="block", lease_seconds=2)
 @flow
-def many_runs(block: str, tag: str, count: int, sleep: float = 0) -> list[str]:
-    inputs = [{"tag": f"{tag}-{number}", "sleep": sleep} for number in range(count)]
-    handles = start_runs("counted", inputs, credentials=block)
+def many(block: str, work: dict[str, Any], linger: str | None = None) -> list[str]:
+    given = [{**work, "tag": f"{work['tag']}-{number}"} for number in range(3)]
+    handles = start_runs("counted", given, credentials=block)
+    _linger(linger)
     return [values["result"] for values in join_runs(handles).values]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def with_cron(block: str, work: dict[str, Any], linger: str | None = None) -> list[str]:
+    create_cron("counted", "0 0 1 1 *", work, credentials=block)
+    _linger(linger)
+    return []
+
+
+POOLED: list[list[RunHandle]] = []
+
+
+@flow(retries=1, task_runner=ProcessPoolTaskRunner(max_workers=2))
+def pooled(block: str) -> None:
+    """Start four identical runs in a process pool, twice."""
+    futures = [start_run.submit("counted", {"tag": "same"}, credentials=block) for _ in range(4)]
+    POOLED.append([future.result() for future in futures])
+    if len(POOLED) % 2:
+        raise RuntimeError("once more")
