@@ -18,8 +18,8 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from prefect_langgraph import _outcomes
 from prefect_langgraph._deadline import Deadline
@@ -38,6 +38,7 @@ MISSING_GAP_SECONDS = 1.0
 VERIFY_EVERY_SECONDS = 1.0  # one busy thread per this long, in turn: a rolled back run stays "busy"
 
 StatusCallback = Callable[[RunStatus], None]
+_Ask = Callable[[Sequence["_Watch"]], Awaitable[None]]
 
 
 def interval(age: float) -> float:
@@ -225,23 +226,18 @@ class Waiter:
         for watch in (*together, *alone):
             watch.due = now + interval(now - watch.since)
         for page in _pages(together, PAGE):
-            await self._guard(page, self._ask_together(page))
+            await self._guard(page, self._ask_together)
         by_thread: defaultdict[str, list[_Watch]] = defaultdict(list)
         for watch in alone:
             by_thread[watch.thread_id].append(watch)
-        await asyncio.gather(
-            *(
-                self._guard(group, self._ask_by_thread(group, Deadline()))
-                for group in by_thread.values()
-            )
-        )
+        await asyncio.gather(*(self._guard(group, self._ask) for group in by_thread.values()))
         await self._verify_one(together, now)
         await self._fetch_ended(now)
 
-    async def _guard(self, watches: Sequence[_Watch], asking: Any) -> None:
+    async def _guard(self, watches: Sequence[_Watch], ask: _Ask) -> None:
         """A refusal ends the watches that were asked about, and only those."""
         try:
-            await asking
+            await ask(watches)
         except LangGraphError as error:
             for watch in watches:
                 watch.fail(error)
@@ -280,7 +276,7 @@ class Waiter:
             if held and min(self._ended.values()) > now:
                 return
             batch = list(self._ended)[: self._lookup.fetch_size]
-            await self._guard(batch, self._fetch(batch))
+            await self._guard(batch, self._fetch)
             for watch in batch:
                 self._ended.pop(watch, None)
 
@@ -316,9 +312,12 @@ class Waiter:
             self._last_verification = now
             watch = min(candidates, key=lambda candidate: candidate.verified)
             watch.verified = now
-            await self._guard([watch], self._ask_by_thread([watch], Deadline()))
+            await self._guard([watch], self._ask)
 
     # -- one thread at a time ----------------------------------------------------------------------
+
+    async def _ask(self, watches: Sequence[_Watch]) -> None:
+        await self._ask_by_thread(watches, Deadline())
 
     async def _ask_by_thread(
         self, watches: Sequence[_Watch], deadline: Deadline, *, look: bool = False
@@ -346,15 +345,19 @@ class Waiter:
                     watch.note(outcome.status)
 
     async def _note_missing(self, watch: _Watch, deadline: Deadline) -> None:
-        """The run has no row. Rolled back when it was seen and its thread is there; else lost."""
+        """The run has no row. Rolled back when it was there before and its thread still is; else lost."""
         seen = watch.seen or watch.handle.run_id in self._started_here
-        if seen and await self._lookup.thread(watch.thread_id, deadline) is not None:
-            watch.end(_outcomes.rolled_back(watch.handle))
-            return
         # A server that is restarting may not have its data yet.
         watch.missing += 1
+        confirmed = watch.missing >= MISSING_CONFIRMATIONS
         watch.due = time.monotonic() + MISSING_GAP_SECONDS / 2
-        if watch.missing >= MISSING_CONFIRMATIONS:
+        if not seen and not confirmed:
+            return
+        # A thread that exists for one run has seen it.
+        was_there = seen or watch.handle.owns_thread
+        if was_there and await self._lookup.thread(watch.thread_id, deadline) is not None:
+            watch.end(_outcomes.rolled_back(watch.handle))
+        elif confirmed:
             watch.end(_outcomes.lost(watch.handle))
 
 

@@ -210,7 +210,8 @@ class RunResult(Model):
         """Seconds from creation to end by the server's clock, or None."""
         if self.created_at is None or self.ended_at is None:
             return None
-        return (self.ended_at - self.created_at).total_seconds()
+        # The server gives a run with after_seconds a creation time that lies ahead.
+        return max(0.0, (self.ended_at - self.created_at).total_seconds())
 
     def as_error(self) -> RunError | None:
         """The typed error for this result, or None when it succeeded or is on its way."""

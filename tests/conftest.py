@@ -34,6 +34,8 @@ _HOME = Path(tempfile.mkdtemp(prefix="prefect-langgraph-tests-"))
 _AT_EXIT.callback(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ["PREFECT_HOME"] = str(_HOME)
 os.environ["DO_NOT_TRACK"] = "1"
+# Of a task that is called outside any flow, Prefect itself warns that its own log lines go nowhere.
+os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 
 from prefect_langgraph._process import reserve_port  # noqa: E402
 from prefect_langgraph.testing import (  # noqa: E402
