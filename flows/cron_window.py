@@ -73,7 +73,7 @@ def cron_window(
 
     Example:
         >>> from prefect_langgraph import cron_window
-        >>> result = cron_window("answer", "*/5 * * * *", 1, {"question": "?"})
+        >>> result = cron_window("answer", "@yearly", 1, {"question": "?"})
         >>> result.counts
         {}
     """

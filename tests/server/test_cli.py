@@ -68,17 +68,28 @@ def test_plan_check_tells_ci_whether_there_are_changes(specs: Path, crons: Any) 
     assert "do-not-show" not in planned.stdout + planned.stderr + applied.stdout + applied.stderr
 
 
-def test_list_and_delete_by_id(specs: Path, crons: Any, client: SyncLangGraphClient) -> None:
-    crons("apply", str(specs), "--owner", OWNER)
-    listed = crons("list", "--owner", OWNER, "--json")
-    [cron] = json.loads(listed.stdout)
+def test_crons_are_listed_and_deleted_by_id(
+    specs: Path,
+    crons: Any,
+    langgraph_server: LangGraphServer,
+    client: SyncLangGraphClient,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def inside(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["crons", *words, "--url", langgraph_server.url])
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    inside("apply", str(specs), "--owner", OWNER)
+    [cron] = json.loads(crons("list", "--owner", OWNER, "--json").stdout)
     assert (cron["schedule"], cron["timezone"], cron["name"]) == ("0 9 1 1 *", "Asia/Tokyo", "digest")
-    table = crons("list", "--assistant", "worker").stdout
+    table = inside("list", "--assistant", "worker")
     assert f"{OWNER}: digest" in table
     assert cron["cron_id"] in table
     for was in ("deleted", "gone already"):
-        deleted = crons("delete", cron["cron_id"], "--json")
-        assert json.loads(deleted.stdout) == [{"cron": cron["cron_id"], "was": was}]
+        deleted = json.loads(inside("delete", cron["cron_id"], "--json"))
+        assert deleted == [{"cron": cron["cron_id"], "was": was}]
     assert client.crons.count(metadata={"prefect_cron_owner": OWNER}) == 0
 
 
