@@ -16,11 +16,13 @@ from typing import Any
 
 import httpx
 from langgraph_sdk.client import LangGraphClient
+from pydantic import PrivateAttr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph._client import Connection, Deployment
 from prefect_langgraph.models import RunHandle
 
@@ -57,6 +59,7 @@ class OddServer:
     history: dict[str, list[Row]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     largest: int = 0
+    created: list[Row] = field(default_factory=list)
     _heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     # -- what is on it ---------------------------------------------------------------------------
@@ -140,6 +143,35 @@ class OddServer:
         rows = rows[: min(self.cap or 1000, body["limit"])]
         return JSONResponse([{name: row[name] for name in select or row} for row in rows])
 
+    async def _create_thread(self, request: Request) -> Response:
+        if (odd := self._odd("create")) is not None:
+            return odd
+        body = await request.json()
+        if body["thread_id"] in self.threads and body.get("if_exists") == "raise":
+            return JSONResponse({"detail": "Thread exists"}, 409)
+        row = {"thread_id": body["thread_id"], "metadata": body.get("metadata") or {}, "status": "idle"}
+        self.runs.setdefault(body["thread_id"], [])
+        return JSONResponse(self.threads.setdefault(body["thread_id"], row))
+
+    async def _create_run(self, request: Request) -> Response:
+        """Create a run that ends well at once."""
+        if (odd := self._odd("start")) is not None:
+            return odd
+        body = await request.json()
+        thread_id = request.path_params["thread"]
+        handle = self.add({}, thread_id=thread_id)
+        row = self.runs[thread_id][0]
+        row["metadata"] = body.get("metadata") or {}
+        self.created.append({**body, "run_id": handle.run_id})
+        return JSONResponse(row)
+
+    async def _prune(self, request: Request) -> Response:
+        if (odd := self._odd("prune")) is not None:
+            return odd
+        for thread_id in (await request.json())["thread_ids"]:
+            self.threads.pop(thread_id, None)
+        return JSONResponse({"pruned_count": 1})
+
     async def _list(self, request: Request) -> Response:
         if (odd := self._odd("runs")) is not None:
             return odd
@@ -189,7 +221,10 @@ class OddServer:
         thread = "/threads/{thread}"
         return Starlette(
             routes=[
+                Route("/threads", self._create_thread, methods=["POST"]),
                 Route("/threads/search", self._search, methods=["POST"]),
+                Route("/threads/prune", self._prune, methods=["POST"]),
+                Route(f"{thread}/runs", self._create_run, methods=["POST"]),
                 Route(f"{thread}/history", self._history, methods=["POST"]),
                 Route(f"{thread}/runs", self._list),
                 Route(f"{thread}/runs/{{run}}", self._run),
@@ -206,6 +241,25 @@ class _OddConnection(Connection):
         assert self.server is not None
         transport = httpx.ASGITransport(self.server.app)
         return LangGraphClient(httpx.AsyncClient(base_url=self.url, transport=transport))
+
+
+class OddCredentials(LangGraphCredentials):
+    """Credentials that lead tasks to an odd server."""
+
+    _block_type_name = "Odd Credentials"
+    _block_type_slug = "odd-credentials"
+    _server: OddServer = PrivateAttr()
+
+    def connection(self) -> Connection:
+        """The connection, without a socket."""
+        return _OddConnection(self.url, patience_seconds=2.0, server=self._server)
+
+
+def credentials_of(server: OddServer) -> OddCredentials:
+    """Credentials for an odd server, with an address of its own since clients are shared by address."""
+    made = OddCredentials(url=f"http://{uuid.uuid4().hex}.example.com")
+    made._server = server
+    return made
 
 
 @asynccontextmanager

@@ -1,0 +1,137 @@
+"""All code in README and docs runs, against the real servers, and all their links lead somewhere.
+
+The Python blocks of a file run in their order, in one namespace. Blocks with a title are files of the
+reader's project: they are written to a folder, and where one of them is a pytest file, pytest runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from prefect import Task
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})(?P<info>.*)$")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    title: str | None
+    line: int
+    code: str
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    """Give the fenced blocks of a page, with the line at which their code begins."""
+    opened: tuple[str, str, int] | None = None
+    lines: list[str] = []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        match = FENCE.match(line)
+        if opened is None and match is not None:
+            opened, lines = (match["fence"], match["info"].strip(), number + 1), []
+        elif opened is not None and line.strip() == opened[0]:
+            title = re.search(r'title="([^"]+)"', opened[1])
+            language = opened[1].split(maxsplit=1)[0] if opened[1] else ""
+            yield Block(language, title[1] if title else None, opened[2], "\n".join(lines) + "\n")
+            opened = None
+        else:
+            lines.append(line)
+    assert opened is None, f"{page} has a fence that is never closed"
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def code_of(page: Path) -> list[Block]:
+    return [block for block in blocks_of(page) if block.language in {"python", "py"}]
+
+
+def files_of(page: Path) -> list[Block]:
+    return [block for block in blocks_of(page) if block.title is not None]
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=name)
+def test_code_of_a_page_runs_in_its_order(page: Path, tmp_path: Path) -> None:
+    # A real file with the page's own line numbers: Prefect reads a flow's source, and so do people.
+    file = tmp_path / f"{page.stem}.py"
+    module = ModuleType("page")
+    module.__file__ = str(file)
+    source = [""] * len(page.read_text(encoding="utf-8").splitlines())
+    ran = [block for block in code_of(page) if block.title is None]
+    for block in ran:
+        source[block.line - 1 : block.line - 1 + block.code.count("\n")] = block.code.splitlines()
+    file.write_text("\n".join(source), encoding="utf-8")
+    for block in ran:
+        code = compile("\n" * (block.line - 1) + block.code, str(file), "exec", dont_inherit=True)
+        exec(code, vars(module))  # noqa: S102 - our own documentation
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if files_of(page)], ids=name)
+def test_files_of_a_page_are_a_project_whose_tests_pass(
+    page: Path, tmp_path: Path, default_block: str
+) -> None:
+    for block in files_of(page):
+        assert block.title is not None
+        if block.language in {"python", "py"}:
+            compile(block.code, block.title, "exec", dont_inherit=True)
+        file = tmp_path / block.title
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.code, encoding="utf-8")
+    tests = [block.title for block in files_of(page) if (block.title or "").startswith("test_")]
+    if not tests:
+        return
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--rootdir", ".", "-p", "no:cacheprovider", *tests],
+        cwd=tmp_path,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    texts = HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors_of(file)):
+            broken.append(target)
+    assert broken == []
+
+
+MODULES = ("runs", "background", "fan_out", "threads")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_readme_names_every_task_of_the_ground_floor(module: str) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tasks = vars(importlib.import_module(f"prefect_langgraph.tasks.{module}")).items()
+    plain = [name for name, value in tasks if isinstance(value, Task) and value.name == name]
+    assert plain
+    assert [name for name in plain if f"`{name}`" not in text] == []
