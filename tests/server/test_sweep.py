@@ -176,22 +176,21 @@ def test_what_has_no_tags_or_is_detached_is_never_touched(client: SyncLangGraphC
 
 
 OTHER_PREFECT = """
-import json, sys
+import sys
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect_langgraph import LangGraphCredentials, start_run, sweep
 
-if sys.argv[1] == "leave":
-    LangGraphCredentials(url=sys.argv[2]).save("default")
+LangGraphCredentials(url=sys.argv[1]).save("default")
 
-    @flow
-    def leaves() -> str:
-        start_run("worker", {"sleep": 600})
-        return str(flow_run.id)
+@flow
+def leaves() -> str:
+    start_run("worker", {"sleep": 600})
+    return str(flow_run.id)
 
-    print(leaves())
-else:
-    print(sweep(grace_seconds=0).model_dump_json())
+print(leaves(), flush=True)
+sys.stdin.readline()
+print(sweep(grace_seconds=0).model_dump_json(), flush=True)
 """
 
 
@@ -199,45 +198,43 @@ def test_other_workspaces_things_on_the_same_deployment_are_never_touched(
     client: SyncLangGraphClient, langgraph_server: LangGraphServer, leave: Leave
 ) -> None:
     ours = leave(Running())
-    with run_prefect_server() as other:
-
-        def run(*arguments: str) -> str:
-            done = subprocess.run(
-                [sys.executable, "-c", OTHER_PREFECT, *arguments],
-                env={**_without_prefect(), "PREFECT_API_URL": other.api_url},
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            return done.stdout.strip().splitlines()[-1]
-
-        theirs = run("leave", langgraph_server.url)
-        report = sweep(BLOCK, grace_seconds=0)
-        assert theirs not in {entry.flow_run_id for entry in report.entries}
-        assert left_by(client, theirs).runs
-        swept = json.loads(run("sweep"))
+    with run_prefect_server(startup_seconds=250) as other:
+        there = subprocess.Popen(
+            [sys.executable, "-c", OTHER_PREFECT, langgraph_server.url],
+            env={**os.environ, "PREFECT_API_URL": other.api_url},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert there.stdin is not None
+        assert there.stdout is not None
+        with there:
+            theirs = there.stdout.readline().strip()
+            report = sweep(BLOCK, grace_seconds=0)
+            assert theirs not in {entry.flow_run_id for entry in report.entries}
+            assert left_by(client, theirs).runs
+            there.stdin.write("\n")
+            there.stdin.flush()
+            swept = json.loads(there.stdout.readline())
     assert [entry["flow_run_id"] for entry in swept["entries"]] == [theirs]
     assert not left_by(client, theirs)
     assert left_by(client, ours)
 
 
-def _without_prefect() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-
-
 def test_more_than_a_page_is_swept_at_once(
     credentials: LangGraphCredentials, client: SyncLangGraphClient, leave: Leave, proxy: Proxy
 ) -> None:
-    flow_run_id, many = leave(Completed()), 1200
+    flow_run_id, many = leave(Completed()), 1010
     LangGraphCredentials(url=proxy.url).save("sweep-proxy", overwrite=True)
 
     async def make() -> None:
         async with credentials.get_client() as made:
-            for start in range(0, many, 100):
-                count = min(100, many - start)
-                await asyncio.gather(
-                    *(made.threads.create(metadata=tags_of(flow_run_id)) for _ in range(count))
-                )
+
+            async def some() -> None:
+                for _ in range(many // 5):
+                    await made.threads.create(metadata=tags_of(flow_run_id))
+
+            await asyncio.gather(*(some() for _ in range(5)))
 
     asyncio.run(make())
     entry = entry_of(sweep("sweep-proxy", grace_seconds=0), flow_run_id)
