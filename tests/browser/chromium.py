@@ -30,6 +30,8 @@ OPTIONS = (
     "--hide-scrollbars",
     "--no-first-run",
     "--remote-debugging-port=0",
+    # The sandbox refuses to work for root and in most containers; the pages are our own.
+    "--no-sandbox",
     # It must not try to reach anything but the page.
     "--disable-background-networking",
     "--disable-component-update",
@@ -146,13 +148,11 @@ def find_chromium() -> str:
 def run_chromium() -> Iterator[Page]:
     """Run the browser, with a profile of its own, while the block runs."""
     program = find_chromium()
-    # Its sandbox refuses to work for root, and in most containers.
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory(prefix="prefect-langgraph-", ignore_cleanup_errors=True) as home:
         profile, log = Path(home, "profile"), Path(home, "log")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [program, *OPTIONS, *sandbox, f"--user-data-dir={profile}", "about:blank"],
+                [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

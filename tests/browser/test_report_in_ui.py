@@ -89,7 +89,8 @@ def test_report_is_read_on_prefects_page(
     assert box["width"] > 500
     assert 0 <= box["left"] < box["right"] <= 1400
     assert box["bottom"] < 1200  # without scrolling, on most screens
-    assert share_of(page, RunStatus.SUCCESS) > 0.05
+    # What was so at the end has a strip of the picture, however late the runs ended.
+    assert share_of(page, RunStatus.SUCCESS) > 0.004
     assert share_of(page, RunStatus.ERROR) > 0.0005
 
     light = page.evaluate(LIGHT % PICTURE)
