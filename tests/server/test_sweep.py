@@ -221,28 +221,6 @@ def test_other_workspaces_things_on_the_same_deployment_are_never_touched(
     assert left_by(client, ours)
 
 
-def test_more_than_a_page_is_swept_at_once(
-    credentials: LangGraphCredentials, client: SyncLangGraphClient, leave: Leave, proxy: Proxy
-) -> None:
-    flow_run_id, many = leave(Completed()), 1010
-    LangGraphCredentials(url=proxy.url).save("sweep-proxy", overwrite=True)
-
-    async def make() -> None:
-        async with credentials.get_client() as made:
-
-            async def some() -> None:
-                for _ in range(many // 5):
-                    await made.threads.create(metadata=tags_of(flow_run_id))
-
-            await asyncio.gather(*(some() for _ in range(5)))
-
-    asyncio.run(make())
-    entry = entry_of(sweep("sweep-proxy", grace_seconds=0), flow_run_id)
-    assert len(entry.threads) == many + 1
-    assert not left_by(client, flow_run_id)
-    assert proxy.count() < 10
-
-
 def test_thread_that_waits_for_a_person_stays_unless_asked_for(
     client: SyncLangGraphClient,
 ) -> None:
