@@ -30,7 +30,9 @@ def read_specs(specs: Specs, owner: str | None) -> tuple[str, dict[str, CronRequ
     if isinstance(specs, str | Path):
         told, entries = _read_file(Path(specs))
         if owner is not None and told is not None and owner != told:
-            raise InvalidRequestError(f"{specs} names the owner {told!r}, and owner={owner!r} was given.")
+            raise InvalidRequestError(
+                f"{specs} names the owner {told!r}, and owner={owner!r} was given."
+            )
         owner = owner if owner is not None else told
     if not isinstance(owner, str) or not owner:
         raise InvalidRequestError("owner: say whose crons these are, by a text that is not empty.")
