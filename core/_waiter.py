@@ -345,7 +345,7 @@ class Waiter:
                     watch.note(outcome.status)
 
     async def _note_missing(self, watch: _Watch, deadline: Deadline) -> None:
-        """The run has no row. Rolled back when it was there before and its thread still is; else lost."""
+        """The run has no row. Rolled back when it was there and its thread still is; else lost."""
         seen = watch.seen or watch.handle.run_id in self._started_here
         # A server that is restarting may not have its data yet.
         watch.missing += 1
