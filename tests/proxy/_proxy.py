@@ -107,7 +107,7 @@ class Proxy:
         return len(self.seen(method, path))
 
     def done(self, method: str = "*", path: str = "") -> list[Request]:
-        """The requests that the real server has carried out, also where the client never heard of it."""
+        """What the real server has carried out, also where the client never heard of it."""
         return [
             request
             for request, status in self.served
