@@ -68,6 +68,13 @@ class Books:
         """The run of each execution."""
         return [line.partition(" ")[0] for line in self._lines()]
 
+    def wait_for_execution(self, tag: str) -> None:
+        """Wait until the graph has begun."""
+        end = time.monotonic() + SETTLE_SECONDS
+        while not self.executed[tag]:
+            assert time.monotonic() < end, f"{tag} was not executed"
+            time.sleep(0.05)
+
     def threads(self) -> list[dict[str, Any]]:
         """Every thread of the server."""
         return [dict(thread) for thread in self.client.threads.search(limit=1000)]

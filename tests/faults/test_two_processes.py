@@ -10,12 +10,12 @@ from prefect import Flow
 
 from faults import _flows as flows
 from faults._attempts import attempt, new_flow_run
-from faults._books import RUN, THREAD, Books
+from faults._books import THREAD, Books
 from faults._faults import Only
 from faults.test_killed_process import not_lease, one_run_each
 from proxy import Hold
 
-FLOWS = [flows.stateless, flows.on_thread, flows.background, flows.many]
+FLOWS = [flows.stateless, flows.on_thread, flows.background]
 each_flow = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 
 
@@ -23,10 +23,6 @@ def parameters_of(books: Books, flow: Flow[..., Any], **more: Any) -> dict[str, 
     if flow is flows.on_thread:
         more["thread_id"] = books.user_thread()
     return {"block": books.block, "work": {"tag": "a", **more.pop("work", {})}, **more}
-
-
-def tags_of(flow: Flow[..., Any]) -> list[str]:
-    return ["a-0", "a-1", "a-2"] if flow is flows.many else ["a"]
 
 
 @each_flow
@@ -42,12 +38,12 @@ def test_processes_that_run_side_by_side_share_their_runs(
     with attempt(flow, flow_run, tmp_path) as one, attempt(flow, flow_run, tmp_path) as other:
         for hold in lingering:
             assert hold.reached.wait(60), one.log() + other.log()
-        assert books.made == len(tags_of(flow))
+        assert books.made == 1
         for hold in lingering:
             hold.release()
         outcomes = [one.outcome(), other.outcome()]
-    assert ("value", tags_of(flow)) in outcomes
-    one_run_each(books, tags_of(flow))
+    assert ("value", ["a"]) in outcomes
+    one_run_each(books, ["a"])
 
 
 @each_flow
@@ -74,34 +70,6 @@ def test_zombie_that_wakes_up_after_its_claim_finds_the_run_of_its_successor(
             claim.release()
             zombie.wait_for_log("Adopted", "taken over")
             lingering.release()
-            assert successor.result() == tags_of(flow)
-            zombie.outcome()
-    one_run_each(books, tags_of(flow))
-
-
-@pytest.mark.parametrize("shared", [False, True], ids=["own thread", "users thread"])
-def test_request_that_was_on_its_way_for_too_long_leaves_a_cancelled_run(
-    books: Books, tmp_path: Path, shared: bool
-) -> None:
-    # On a user's thread the second run waits behind the first, on its own one the first has ended.
-    work = {"tag": "a", "sleep": 8 if shared else 0}
-    thread_id = books.user_thread() if shared else None
-    parameters = {"block": books.block, "work": work, "thread_id": thread_id}
-    flow_run = new_flow_run(flows.background, **parameters, linger=books.proxy.url)
-    create, lingering = Hold(), Hold()
-    books.proxy.on("POST", RUN, create)
-    books.proxy.on("GET", flows.LINGER, lingering, times=None)
-    with attempt(flows.background, flow_run, tmp_path) as zombie:
-        assert create.reached.wait(60), zombie.log()
-        with attempt(flows.background, flow_run, tmp_path) as successor:
-            assert lingering.reached.wait(60), successor.log()
-            if not shared:
-                books.settle()
-            create.release()
-            zombie.wait_for_log("was cancelled")
-            lingering.release()
             assert successor.result() == ["a"]
             zombie.outcome()
-    assert books.made == 2
-    assert books.executed["a"] in ([1] if shared else [1, 2])
-    books.nothing_left()
+    one_run_each(books, ["a"])

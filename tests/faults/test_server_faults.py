@@ -1,0 +1,106 @@
+"""The server is away, overloaded, broken or restarted while calls are on their way."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from faults._books import Books
+from faults.test_lost_responses import Call, many, name_of, on_thread, run_in_flow
+from prefect_langgraph import (
+    LangGraphCredentials,
+    join_run,
+    run_stateless,
+    start_run,
+)
+from prefect_langgraph.testing import LangGraphServer
+from proxy import Answer, CutBody, Exchange, Fault, LoseRequest, unhandled_500
+
+IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+
+
+class EachInTurn:
+    """Every kind of request meets each of these faults once, and passes from then on."""
+
+    def __init__(self, *faults: Fault) -> None:
+        self._faults = faults
+        self.met: Counter[str] = Counter()
+
+    async def apply(self, exchange: Exchange) -> None:
+        request = exchange.request
+        kind = f"{request.method} {IDS.sub('id', request.path)}"
+        turn = self.met[kind]
+        self.met[kind] += 1
+        if turn < len(self._faults):
+            await self._faults[turn].apply(exchange)
+        else:
+            await exchange.relay()
+
+
+@pytest.mark.parametrize("call", [on_thread, many], ids=name_of)
+def test_every_kind_of_request_fails_in_every_way_and_the_run_is_made_once(
+    books: Books, call: Call
+) -> None:
+    fault = EachInTurn(
+        Answer(429, retry_after=0.1),
+        Answer(503),
+        unhandled_500(),
+        LoseRequest(),
+        CutBody(),
+        Answer(200, "<html>a proxy's page</html>"),
+    )
+    books.proxy.on("*", "", fault, times=None)
+    run_in_flow(books, call)
+    assert len(fault.met) >= 4
+    assert min(fault.met.values()) >= 2
+
+
+def test_refused_connections_for_20_seconds_are_waited_out(books: Books) -> None:
+    block = f"{books.block}-patient"
+    LangGraphCredentials(url=books.proxy.url, patience_seconds=60).save(block)
+
+    @flow
+    def calls() -> list[str]:
+        waiting = start_run("counted", {"tag": "waiting"}, credentials=block)
+        books.proxy.refuse()
+        timer = threading.Timer(20, books.proxy.accept)
+        timer.start()
+        began = time.monotonic()
+        try:
+            # One waits and one starts while nobody is there.
+            joined = join_run.submit(waiting)
+            started = run_stateless("counted", {"tag": "starting"}, credentials=block)
+            return [joined.result()["result"], started["result"]]
+        finally:
+            timer.join()
+            assert time.monotonic() - began >= 20
+
+    assert calls() == ["waiting", "starting"]
+    assert books.made == 2
+    assert books.executed == {"waiting": 1, "starting": 1}
+    books.nothing_left()
+
+
+def test_server_that_restarts_executes_the_run_again_and_the_wait_goes_on(
+    books: Books, fault_server: LangGraphServer
+) -> None:
+    @flow
+    def calls() -> Any:
+        handle = start_run("counted", {"tag": "a", "gate": True}, credentials=books.block)
+        books.wait_for_execution("a")
+        fault_server.restart()
+        books.open_gate()
+        return join_run(handle)["result"]
+
+    assert calls() == "a"
+    assert books.made == 1
+    # The server began it anew: what a graph does before a crash may be done twice.
+    assert len(set(books.execution_ids)) == 1
+    assert books.executed["a"] == 2
+    books.nothing_left()
