@@ -70,14 +70,20 @@ class Feed(Generic[T]):
         self._deliver: Callable[[Any], object] | None = None
         self._call: _Call[None] | None = None
         self._stopped = threading.Event()
+        self._cancelled = False
 
     def stop(self) -> None:
         """Give no more items, and let go of the generator without waiting for it."""
         self._stopped.set()
-        if self._call is not None and not self._call.outcome.done():
-            self._call.cancel()
+        self._cancel()
         if self._deliver is not None:
             self._deliver(_END)
+
+    def _cancel(self) -> None:
+        """Cancel the generator, once: a second time would cancel its clean-up."""
+        if self._call is not None and not self._cancelled:
+            self._cancelled = True
+            self._call.cancel()
 
     def _begin(self, deliver: Callable[[Any], object]) -> _Call[None]:
         self._deliver = deliver
@@ -142,7 +148,7 @@ class SyncFeed(Feed[T]):
     ) -> None:
         call = self._call
         if call is not None and not call.outcome.done():
-            call.cancel()
+            self._cancel()
             call.wait(CLEANUP_SECONDS)
 
 
@@ -159,8 +165,7 @@ class AsyncFeed(Feed[T]):
             except RuntimeError:
                 # The loop was closed, and the consumer is gone with it.
                 self._stopped.set()
-                if self._call is not None:
-                    self._call.cancel()
+                self._cancel()
 
         self._begin(deliver)
         return self
@@ -182,7 +187,7 @@ class AsyncFeed(Feed[T]):
     ) -> None:
         call = self._call
         if call is not None and not call.outcome.done():
-            call.cancel()
+            self._cancel()
             ended = asyncio.wrap_future(call.outcome)
             ended.add_done_callback(lambda future: future.cancelled() or future.exception())
             with anyio.move_on_after(CLEANUP_SECONDS, shield=True):

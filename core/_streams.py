@@ -81,7 +81,8 @@ async def parts_of(
                         yield part
         except BaseException as error:
             if not (deadline.passed and isinstance(error, TimeoutError | DeploymentError)):
-                let_go = not holds or await _runs.let_go(context, handle)
+                let_go = not holds
+                let_go = let_go or await _runs.let_go(context, handle)
                 raise
         result = await _runs.wait(
             context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=holds
