@@ -376,6 +376,8 @@ class Starter:
             if found is not None and (decide(found[1]) == "adopt" or self._user_thread_id is None):
                 return found[0]
             if self._user_thread_id is None:
+                # Refused for a run that is not there: not for ever, and not without a pause.
+                await self._bear(InDoubtError(error))
                 return None
         if key is not None or self._user_thread_id is None:
             await self._deployment.pruner.prune([claim_id])

@@ -178,12 +178,15 @@ class _Watch:
                 "%s could not be written to (%s)", self._plan.file.path, type(error).__name__
             )
 
+    def ended_in_total(self) -> None:
+        """Tell that the fan-out is over, whether every run has ended or not."""
+        self.events.fan_out_ended(seconds=time.monotonic() - self._began)
+
     async def report(self, result: FanOutResult) -> None:
         """Write the file whole and publish the report."""
         plan, seconds = self._plan, time.monotonic() - self._began
         if plan.file is not None:
             await asyncio.to_thread(plan.file.finish, result)
-        self.events.fan_out_ended(seconds=seconds)
         counts = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
         self._context.logger.info("Fan-out of %d runs ended: %s", len(result), counts or "no runs")
         markdown = fan_out_report(
@@ -251,7 +254,9 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
     finally:
         writer.cancel()
         await asyncio.wait([writer])
-        # Also when it is cancelled: what succeeded need not be paid again.
+        # Also when it is cancelled: what succeeded need not be paid again, and who waits for its end
+        # is told.
+        watch.ended_in_total()
         await watch.flush()
     await watch.report(result)
     return result

@@ -139,9 +139,7 @@ async def _start(
 ) -> list[RunHandle]:
     check_count("max_in_flight", max_in_flight)
     deadline = Deadline.after(max_wait_seconds)
-    requests = requests_of(
-        assistant_id, inputs, metadata=metadata, headers=headers, options=options
-    )
+    requests = requests_of(assistant_id, inputs, metadata=metadata, headers=headers, options=options)
     context = await context_for(credentials)
     fan_out = FanOut(
         context,
