@@ -241,7 +241,7 @@ async def resolve_for(url: str, name: str | None, credentials: Credentials) -> C
     else:
         known = _unsaved.get(url, [])
         if len(known) != 1:
-            reason = "several" if known else "in another process, none"
+            reason = "several such blocks" if known else "no such block"
             raise LangGraphError(
                 f"The handle was made with a block that was not saved, and for {url} this process "
                 f"knows {reason}. Give credentials=, or save the block and use its name."

@@ -156,6 +156,29 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
+def _of_other_status(status: int, detail: str, *, url: str, doing: str) -> DeploymentError:
+    """The error for a status that has no class of its own."""
+    if status < 400:
+        return InvalidRequestError(
+            f"Could not {doing}: {url} redirects ({detail}). Give the credentials block the address "
+            "that it leads to.",
+            status_code=status,
+            url=url,
+        )
+    if status < 500:
+        return InvalidRequestError(
+            f"Could not {doing}: {url} refused the request ({status}: {detail}).",
+            status_code=status,
+            url=url,
+        )
+    return UnreachableError(
+        f"Could not {doing}: {url} answered {status} ({detail}). A retry looks first for what "
+        "was started.",
+        status_code=status,
+        url=url,
+    )
+
+
 def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> DeploymentError:
     """The `DeploymentError` for what an SDK call raised.
 
@@ -189,26 +212,8 @@ def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> D
             url=url,
             retry_after=retry_after_of(error),
         )
-    if status is not None and status < 400:
-        return InvalidRequestError(
-            f"Could not {doing}: {url} redirects ({detail}). Give the credentials block the address "
-            "that it leads to.",
-            status_code=status,
-            url=url,
-        )
-    if status is not None and status < 500:
-        return InvalidRequestError(
-            f"Could not {doing}: {url} refused the request ({status}: {detail}).",
-            status_code=status,
-            url=url,
-        )
     if status is not None:
-        return UnreachableError(
-            f"Could not {doing}: {url} answered {status} ({detail}). A retry looks first for what "
-            "was started.",
-            status_code=status,
-            url=url,
-        )
+        return _of_other_status(status, detail, url=url, doing=doing)
     name = type(error).__name__
     said = name if detail == name else f"{name}: {detail}"
     if isinstance(error, _UNREADABLE):

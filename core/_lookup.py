@@ -149,7 +149,10 @@ class Lookup:
             return None
         if not _outcomes.RUN_STATUSES[run["status"]].ended:
             return _outcomes.from_run(handle, run, None)
-        state = await self._own_state(handle, deadline)
+        try:
+            state = await self._own_state(handle, deadline)
+        except NotFoundError:
+            return None  # deleted since, with its thread
         needs_thread = run["status"] == "error" and is_newest
         thread = await self.thread(handle.thread_id, deadline) if needs_thread else None
         return _outcomes.from_run(handle, run, state, thread=thread)

@@ -30,17 +30,13 @@ from prefect_langgraph.ownership import prefect_api
 
 CheckStatus = Literal["ok", "warn", "fail"]
 
+# The oldest langgraph-sdk that this package is tested with; a test holds it against pyproject.toml.
 OLDEST_SDK = (0, 4, 14)
-"""The oldest langgraph-sdk that this package is tested with; a test holds it against pyproject.toml."""
-
+# The header that is sent to see whether it arrives, beside those of the credentials.
 PROBE = "x-prefect-langgraph-doctor"
-"""The header that is sent to see whether it arrives, beside those of the credentials."""
-
+# How long since its end what a flow run owns is not called left behind; as for the sweep.
 GRACE_SECONDS = 300.0
-"""How long since its end what a flow run owns is not called left behind; as for the sweep."""
-
-_SECONDS = 20.0
-_PATIENCE_SECONDS = 3.0
+_SECONDS, _PATIENCE_SECONDS = 20.0, 3.0
 _DAY = 86_400
 _CLOCK_WARN, _CLOCK_FAIL = 5.0, 60.0
 _SHOWN = 8
@@ -399,6 +395,5 @@ def skew(theirs: datetime, before: datetime, after: datetime) -> float:
         before: Ours when they were asked.
         after: Ours when the answer was there.
     """
-    ahead = (theirs - after).total_seconds()
-    behind = (before - theirs).total_seconds() - 1
+    ahead, behind = (theirs - after).total_seconds(), (before - theirs).total_seconds() - 1
     return ahead if ahead > 0 else -behind if behind > 0 else 0.0

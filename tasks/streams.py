@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 from uuid import UUID
 
 from langgraph_sdk.schema import (
@@ -19,145 +18,20 @@ from langgraph_sdk.schema import (
     StreamMode,
 )
 
-from prefect_langgraph import _runs
-from prefect_langgraph._deadline import Deadline
 from prefect_langgraph._feed import AsyncFeed, SyncFeed
 from prefect_langgraph._loop import io_loop
-from prefect_langgraph._runs import OnTimeout, check_choice, check_thread_id
-from prefect_langgraph._stream_logs import write_lines
-from prefect_langgraph._stream_reader import Position
-from prefect_langgraph._streams import OnDisconnect, OnInterrupt, parts_of
+from prefect_langgraph._runs import OnTimeout
+from prefect_langgraph._streams import OnDisconnect, OnInterrupt
 from prefect_langgraph.blocks.credentials import Credentials
-from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.headers import HeaderValue
-from prefect_langgraph.models import RunHandle, RunResult, StreamPart
+from prefect_langgraph.models import RunHandle, StreamPart
+from prefect_langgraph.tasks._stream_calls import join_parts, parts_to_logs, stream_parts
 from prefect_langgraph.tasks._task import (
-    context_for,
-    context_for_handle,
     langgraph_task,
-    request_of,
 )
 
 LOG_MODES: tuple[StreamMode, ...] = ("messages-tuple", "updates", "custom")
 """What `stream_to_logs` shows unless told otherwise."""
-
-_MODES: frozenset[str] = frozenset(get_args(StreamMode))
-
-
-def _modes_of(stream_mode: str | Sequence[str]) -> list[str]:
-    modes = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
-    if not modes:
-        raise InvalidRequestError("stream_mode: give one mode, or a list with at least one.")
-    for mode in modes:
-        check_choice("stream_mode", mode, sorted(_MODES))
-    return modes
-
-
-async def _stream(
-    assistant_id: str | UUID,
-    input: Any,
-    *,
-    operation: str,
-    thread_id: str | UUID | None,
-    stream_mode: StreamMode | Sequence[StreamMode],
-    stream_subgraphs: bool,
-    on_interrupt: OnInterrupt = "raise",
-    on_disconnect: OnDisconnect = "cancel",
-    after_seconds: int | None,
-    credentials: Credentials,
-    metadata: Mapping[str, Any] | None,
-    headers: Mapping[str, HeaderValue] | None,
-    max_wait_seconds: float | None,
-    on_timeout: OnTimeout,
-    idempotency_key: str | None,
-    once: bool,
-    results: list[RunResult] | None = None,
-    **options: Any,
-) -> AsyncGenerator[StreamPart, None]:
-    check_choice("on_interrupt", on_interrupt, ("raise", "return"))
-    check_choice("on_disconnect", on_disconnect, ("cancel", "continue"))
-    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = Deadline.after(max_wait_seconds)
-    thread = check_thread_id(thread_id) if thread_id is not None else None
-    modes = _modes_of(stream_mode)
-    if "messages" in modes:
-        # Its parts are not kept by the server: who does not listen before the run begins has lost some.
-        after_seconds = max(after_seconds or 0, 1)
-    request = request_of(
-        assistant_id,
-        input,
-        metadata=metadata,
-        headers=headers,
-        options={
-            **options,
-            "after_seconds": after_seconds,
-            "stream_mode": modes,
-            "stream_subgraphs": stream_subgraphs,
-            "stream_resumable": True,
-        },
-    )
-    context = await context_for(credentials)
-    handle = await _runs.start(
-        context,
-        request,
-        operation=operation,
-        thread_id=thread,
-        deadline=deadline,
-        idempotency_key=idempotency_key,
-        once=once,
-    )
-    parts = parts_of(
-        context,
-        handle,
-        deadline=deadline,
-        on_timeout=on_timeout,
-        on_interrupt=on_interrupt,
-        on_disconnect=on_disconnect,
-        stateless=thread is None,
-        on_result=results.append if results is not None else None,
-    )
-    async with contextlib.aclosing(parts):
-        async for part in parts:
-            yield part
-
-
-async def _join(
-    handle: RunHandle,
-    *,
-    last_event_id: str | None,
-    stream_mode: StreamMode | Sequence[StreamMode] | None,
-    on_interrupt: OnInterrupt,
-    on_disconnect: OnDisconnect,
-    credentials: Credentials,
-    max_wait_seconds: float | None,
-    on_timeout: OnTimeout,
-) -> AsyncGenerator[StreamPart, None]:
-    check_choice("on_interrupt", on_interrupt, ("raise", "return"))
-    check_choice("on_disconnect", on_disconnect, ("cancel", "continue"))
-    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = Deadline.after(max_wait_seconds)
-    position = Position.parse(last_event_id)
-    parts = parts_of(
-        await context_for_handle(handle, credentials),
-        handle,
-        deadline=deadline,
-        on_timeout=on_timeout,
-        on_interrupt=on_interrupt,
-        on_disconnect=on_disconnect,
-        stateless=False,
-        position=position if position.id is not None else None,
-        modes=_modes_of(stream_mode) if stream_mode is not None else None,
-    )
-    async with contextlib.aclosing(parts):
-        async for part in parts:
-            yield part
-
-
-async def _to_logs(**arguments: Any) -> Any:
-    results: list[RunResult] = []
-    async with contextlib.aclosing(_stream(**arguments, results=results)) as parts:
-        await write_lines(parts)
-    return results[0].values
 
 
 @langgraph_task("stream_run", run_name="stream {assistant_id}")
@@ -252,7 +126,7 @@ def stream_run(
         metadata
         updates
     """
-    with SyncFeed(_stream, **locals(), operation="stream_run") as parts:
+    with SyncFeed(stream_parts, **locals(), operation="stream_run") as parts:
         yield from parts
 
 
@@ -292,7 +166,7 @@ async def astream_run(
 
     To stop early and go on, close it: `async with contextlib.aclosing(astream_run(...)) as parts`.
     """
-    async with AsyncFeed(_stream, **locals(), operation="stream_run") as parts:
+    async with AsyncFeed(stream_parts, **locals(), operation="stream_run") as parts:
         async for part in parts:
             yield part
 
@@ -342,7 +216,7 @@ def join_stream(
         >>> handle = start_run("answer", {"question": "?"}, stream_resumable=True)
         >>> events = [part.event for part in join_stream(handle, stream_mode="values")]
     """
-    with SyncFeed(_join, **locals()) as parts:
+    with SyncFeed(join_parts, **locals()) as parts:
         yield from parts
 
 
@@ -359,7 +233,7 @@ async def ajoin_stream(
     on_timeout: OnTimeout = "leave",
 ) -> AsyncGenerator[StreamPart, None]:
     """Read a run's stream: the asynchronous twin of `join_stream`."""
-    async with AsyncFeed(_join, **locals()) as parts:
+    async with AsyncFeed(join_parts, **locals()) as parts:
         async for part in parts:
             yield part
 
@@ -445,7 +319,7 @@ def stream_to_logs(
         >>> from prefect_langgraph import stream_to_logs
         >>> values = stream_to_logs("answer", {"question": "What is 6 x 7?"})
     """
-    return io_loop().run(_to_logs, **locals(), operation="stream_to_logs")
+    return io_loop().run(parts_to_logs, **locals(), operation="stream_to_logs")
 
 
 @langgraph_task("stream_to_logs", run_name="stream {assistant_id}")
@@ -479,4 +353,4 @@ async def astream_to_logs(
     once: bool = True,
 ) -> Any:
     """Run an assistant and show in the log what it says: the asynchronous twin of `stream_to_logs`."""
-    return await io_loop().arun(_to_logs, **locals(), operation="stream_to_logs")
+    return await io_loop().arun(parts_to_logs, **locals(), operation="stream_to_logs")

@@ -110,7 +110,8 @@ def test_lost_response_is_adopted_by_the_retry_of_the_task(
         retried.append(type(state.data).__name__)
         return is_transient(task, task_run, state)
 
-    outage = OutageAfter("POST", path, seconds=1.5)
+    # The call itself looks for a batch a second later, and then gives up after its patience.
+    outage = OutageAfter("POST", path, seconds=2.0 if path == BATCH else 1.5)
     impatient.proxy.on("*", "", outage, times=None)
     run_in_flow(impatient, call, {"retry_condition_fn": note, "retry_delay_seconds": 0.1})
     assert retried

@@ -115,9 +115,9 @@ assert sorted(prefect_langgraph.__all__) == sorted(names)
 modules = [m.name for m in pkgutil.walk_packages(prefect_langgraph.__path__, "prefect_langgraph.")]
 for module in modules:
     importlib.import_module(module)
-(entry,) = importlib.metadata.distribution("prefect-langgraph").entry_points
-assert entry.group == "prefect.collections"
-entry.load()
+entries = {e.group: e for e in importlib.metadata.distribution("prefect-langgraph").entry_points}
+assert sorted(entries) == ["console_scripts", "prefect.collections"], entries
+entries["prefect.collections"].load()
 print(len(names), len(modules))
 """
 

@@ -371,6 +371,9 @@ PRELUDE = """
 import asyncio, os, signal, sys, threading, time
 from prefect_langgraph._loop import io_loop
 
+# A shell that runs the tests in the background has its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def say(text):
     print(text, flush=True)
 
