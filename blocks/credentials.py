@@ -91,7 +91,6 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
 
     def __init__(
         self,
-        *,
         url: str | None = None,
         api_key: SecretStr | str | None = None,
         headers: dict[str, SecretStr] | dict[str, str] | None = None,
