@@ -30,7 +30,7 @@ from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows._per_run import PerRunTasks
 from prefect_langgraph.flows.finalizer import with_finalizer
-from prefect_langgraph.models import FanOutResult, RunHandle, RunItem, RunResult
+from prefect_langgraph.models import FanOutResult, RunHandle, RunItem, RunResult, RunStatus
 from prefect_langgraph.tasks._task import context_for
 from prefect_langgraph.tasks.fan_out import requests_of
 
@@ -189,12 +189,14 @@ class _Watch:
             await asyncio.to_thread(plan.file.finish, result)
         counts = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
         self._context.logger.info("Fan-out of %d runs ended: %s", len(result), counts or "no runs")
+        # Only the threads of these stay, so only they have a page to go to.
+        waiting = {item.handle.run_id for item in result if item.status is RunStatus.INTERRUPTED}
         markdown = fan_out_report(
             result,
             title=f"{len(result):,} runs of {plan.assistant}",
             samples=self.progress.samples,
             seconds=seconds,
-            links=_studio_link,
+            links=lambda handle: _studio_link(handle) if handle.run_id in waiting else None,
             rerun_hint=self._rerun_hint(len(result) - len(result.failed)),
         )
         await publish_report(
