@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from rich.console import Console
 from rich.panel import Panel
@@ -132,7 +132,9 @@ def one_question() -> None:
 
     _title("A stateless run", 'run_stateless("answer", {"question": "What is 6 x 7?"})')
     values = run_stateless("answer", {"question": "What is 6 x 7?"})
-    with LangGraphCredentials.load("default").get_sync_client() as client:
+    # Prefect types what is awaitable in asynchronous code as either.
+    block = cast(LangGraphCredentials, LangGraphCredentials.load("default"))
+    with block.get_sync_client() as client:
         left = client.threads.count()
     console.print(f"  {values['answer']!r}    threads left on the server: {left}\n")
 

@@ -255,7 +255,7 @@ def join_run(
     credentials: Credentials = None,
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "leave",
-) -> Any:
+) -> dict[str, Any]:
     """Wait for a run's end and return its values.
 
     The values are the run's own, also long after it ended and when other runs have been on its
@@ -291,7 +291,7 @@ async def ajoin_run(
     credentials: Credentials = None,
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "leave",
-) -> Any:
+) -> dict[str, Any]:
     """Wait for a run's end: the asynchronous twin of `join_run`."""
     return await io_loop().arun(_join, **locals())
 

@@ -91,7 +91,7 @@ def run_stateless(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
-) -> Any:
+) -> dict[str, Any]:
     """Run an assistant once, without memory, and return its final values.
 
     The run has a thread that nobody else sees; it is deleted when the result is handed over, however
@@ -155,7 +155,7 @@ async def arun_stateless(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
-) -> Any:
+) -> dict[str, Any]:
     """Run an assistant once, without memory: the asynchronous twin of `run_stateless`."""
     return await io_loop().arun(_run, **locals(), operation="run_stateless")
 
@@ -187,7 +187,7 @@ def run_on_thread(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
-) -> Any:
+) -> dict[str, Any]:
     """Run an assistant on a thread, with the state it has, and return the values of this run.
 
     The thread stays. Several assistants may take turns on one thread. The values are those that this
@@ -267,6 +267,6 @@ async def arun_on_thread(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
-) -> Any:
+) -> dict[str, Any]:
     """Run an assistant on a thread: the asynchronous twin of `run_on_thread`."""
     return await io_loop().arun(_run, **locals(), operation="run_on_thread")

@@ -267,7 +267,7 @@ def stream_to_logs(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
-) -> Any:
+) -> dict[str, Any]:
     """Run an assistant, show in the log what it says meanwhile, and return its final values.
 
     Tokens are joined into text, and there is at most one line every second. Shown are what models and
@@ -351,6 +351,6 @@ async def astream_to_logs(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
-) -> Any:
+) -> dict[str, Any]:
     """Run an assistant and show in the log what it says: the asynchronous twin of `stream_to_logs`."""
     return await io_loop().arun(parts_to_logs, **locals(), operation="stream_to_logs")
