@@ -30,7 +30,10 @@ demo: install ## Run agents on an embedded LangGraph server and an embedded Pref
 
 test: install browser ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
-	@exec $(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) || { \
+	  echo "make test: once more what failed, by itself: two files at a time share two cores"; \
+	  exec $(IN_VENV)/python -m pytest --last-failed --last-failed-no-failures none; \
+	}
 
 lint: install ## Check style and format with ruff
 	@echo "make lint: ruff check, ruff format --check"
