@@ -178,6 +178,7 @@ def test_log_lines_and_prints_stay_whole_above_the_bar(terminal: Terminal) -> No
     try:
         terminal.run(fan_out)
         logger.warning("after the end")
+        asyncio.run(_until(terminal, "after the end"))
     finally:
         logger.removeHandler(handler)
     lines = [line.strip() for line in terminal.lines() if line.strip()]
