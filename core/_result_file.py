@@ -59,7 +59,10 @@ def read_inputs(path: str) -> list[Any]:
                     found.append(orjson.loads(line))
                 except orjson.JSONDecodeError:
                     raise InvalidRequestError(f"{path}: line {number} is not JSON.") from None
-    except (OSError, ImportError, ValueError) as error:
+    except ImportError as error:
+        # It says which package this kind of URL needs.
+        raise InvalidRequestError(f"{path} cannot be read: {error}.") from error
+    except (OSError, ValueError) as error:
         if isinstance(error, InvalidRequestError):
             raise
         raise InvalidRequestError(f"{path} cannot be read: {type(error).__name__}.") from error
