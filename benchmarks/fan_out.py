@@ -206,8 +206,8 @@ def be_client(way: str, work: Workload, profile: Path | None) -> Measured:
     """Do the work one way and measure this process meanwhile."""
     run: Callable[[Workload], list[Any]] = globals()[f"way_{way}"]
     LangGraphCredentials(url=work.url).save(BLOCK, overwrite=True)
-    # What Prefect imports and sets up for its first flow run is not in it, for any way.
-    flow(lambda: None, name="warm-up")()
+    # What Prefect imports and sets up for its first flow run with parameters is not in it, for any way.
+    flow(lambda inputs: None, name="warm-up")([{"question": "none"}])
     base = memory_mb("VmRSS")
     profiler = _profiler() if profile is not None else None
     with counted_requests(work.url) as requests:

@@ -1,6 +1,6 @@
 """Thousands of runs from one flow, with a report of what became of each."""
 
-from __future__ import annotations
+# No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
 import asyncio
 import math
@@ -37,6 +37,8 @@ from prefect_langgraph.tasks.fan_out import requests_of
 _FLUSH_SECONDS = 1.0
 MAX_IN_FLIGHT = 1000
 """The default bound: a server slows down as runs pile up in its queue."""
+RELEASE_SECONDS = 600.0
+"""Deleting 10,000 threads takes the development server some minutes; a deployment is faster."""
 
 
 @dataclass
@@ -294,7 +296,7 @@ def _name() -> str:
     return f"fan out {many} runs of {parameters.get('assistant_id') or 'assistants'}"
 
 
-@with_finalizer(parameter="credentials")
+@with_finalizer(parameter="credentials", max_wait_seconds=RELEASE_SECONDS)
 @flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
 def fan_out(
     assistant_id: str | None = None,
@@ -359,7 +361,7 @@ def fan_out(
     return io_loop().run(_fan_out, **locals())
 
 
-@with_finalizer(parameter="credentials")
+@with_finalizer(parameter="credentials", max_wait_seconds=RELEASE_SECONDS)
 @flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
 async def afan_out(
     assistant_id: str | None = None,
