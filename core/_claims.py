@@ -23,12 +23,28 @@ async def claim(
     doing: str,
     deadline: Deadline,
 ) -> bool:
-    """True when the claim is the holder's, now or from before; False when it is another's.
+    """True when the claim is the holder's, now or from before; see `holder_of`."""
+    found = await holder_of(
+        deployment, thread_id, claimant=holder, tags=tags, doing=doing, deadline=deadline
+    )
+    return found == holder
+
+
+async def holder_of(
+    deployment: Deployment,
+    thread_id: str,
+    *,
+    claimant: str,
+    tags: Mapping[str, Any],
+    doing: str,
+    deadline: Deadline,
+) -> str:
+    """Who holds a claim: the claimant, unless another had it before.
 
     Args:
         deployment: Where.
         thread_id: What is claimed.
-        holder: Tells this claimant from others, also when an answer is lost.
+        claimant: Tells this claimant from others, also when an answer is lost.
         tags: By which the claim is released with its flow run.
         doing: For messages.
         deadline: The caller's.
@@ -38,7 +54,7 @@ async def claim(
     """
     threads = deployment.client.threads
     patience = Deadline.after(deployment.connection.patience_seconds)
-    metadata = {**tags, CLAIM: holder}
+    metadata = {**tags, CLAIM: claimant}
     while True:
         try:
             await deployment.send(
@@ -54,9 +70,9 @@ async def claim(
             if error.status_code != 409:
                 raise
         else:
-            return True
+            return claimant
         thread = await deployment.lookup.thread(thread_id, deadline, patient=True)
         if thread is not None:
-            return bool((thread.get("metadata") or {}).get(CLAIM) == holder)
+            return str((thread.get("metadata") or {}).get(CLAIM))
         # Released meanwhile, or the request with the lost answer never arrived.
         await asyncio.sleep(_LOOK_EVERY_SECONDS)

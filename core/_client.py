@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import httpx
 import orjson
@@ -66,6 +66,9 @@ class Connection:
     timeout_seconds: float = 60.0
     patience_seconds: float = 30.0
     header_policy: HeaderPolicy | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Connection holds secrets and is not pickled: give the saved block's name")
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -170,7 +173,7 @@ class Deployment:
         self.pruner = Pruner(self)
         self.released = ReleasedResults()
         self.leases = Leases(self)
-        # The threads by which runs claimed their places among identical calls, by run.
+        # Threads by which calls were claimed that a run's key does not lead to, by run.
         self.places: dict[str, tuple[str, ...]] = {}
         # Cleared for good by the first answer that shows the server has no /runs/batch.
         self.creates_batches = True

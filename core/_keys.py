@@ -2,38 +2,26 @@
 
 In the flow run's own process identical calls are counted in memory. In a process pool or on Dask each
 process sees only some of them. There, every call claims its ordinal on the server, by a thread that
-only one can create; the claim names the process and its own count, so a retry there finds it again.
+only one can create; the claim names the call, so a retry finds it again, also in another process.
 """
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from prefect_langgraph._claims import claim
+from prefect_langgraph._claims import holder_of
 from prefect_langgraph._client import Deployment
 from prefect_langgraph._deadline import Deadline
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.ownership import (
     Key,
     Owner,
+    call_claimant,
     call_ordinal,
     digest,
 )
-
-_process = uuid.uuid4().hex
-
-
-def _after_fork_in_child() -> None:
-    global _process
-    _process = uuid.uuid4().hex
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 async def key_for(
@@ -61,22 +49,32 @@ async def key_for(
         return Key.chosen(idempotency_key)
     if not once or owner.root is None:
         return None
-    call = digest(operation, arguments)
-    ordinal, (root_id, attempt) = call_ordinal(owner, call), owner.root
+    call, root_id = digest(operation, arguments), owner.root[0]
     if not owner.remote:
-        return Key.derived(root_id, call, ordinal)
-    # The first place that no other process of this attempt has.
-    claimant = f"{_process}:{call}:{ordinal}"
-    for candidate in count():
-        key = Key.derived(root_id, call, candidate)
-        place = key.place_in(attempt)
-        if await claim(
+        return Key.derived(root_id, call, call_ordinal(owner, call))
+    return await _claimed(deployment, owner, owner.root, call)
+
+
+async def _claimed(
+    deployment: Deployment, owner: Owner, root: tuple[str, int], call: str
+) -> Key | None:
+    """The key with the first ordinal that no other call of this attempt has."""
+    claimant, holders = call_claimant(owner, call)
+    # Those that are known to be taken are not asked for again: that would be a request for each pair
+    # of identical calls.
+    first = holders.index(claimant) if claimant in holders else len(holders)
+    for ordinal in count(first):
+        key = Key.claimed(root[0], call, ordinal, root[1])
+        holder = await holder_of(
             deployment,
-            place,
-            holder=claimant,
+            str(key.place),
+            claimant=claimant,
             tags=owner.tags(owns_thread=True),
             doing="claim a place among identical calls",
             deadline=Deadline(),
-        ):
-            return replace(key, place=place)
+        )
+        if ordinal == len(holders):
+            holders.append(holder)
+        if holder == claimant:
+            return key
     return None

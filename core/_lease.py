@@ -49,7 +49,7 @@ class Leases:
 
     def keep(self, owner: Owner) -> None:
         """Keep a lease for an owner that has a finalizer; does nothing for others."""
-        if owner.flow_run_id is None or owner.lease_seconds is None or owner.remote:
+        if owner.flow_run_id is None or owner.lease_seconds is None or owner.in_pool:
             return
         lease = self._kept.get(owner.flow_run_id)
         if lease is None:

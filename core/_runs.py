@@ -30,7 +30,14 @@ from prefect_langgraph.errors import (
     UnreachableError,
 )
 from prefect_langgraph.models import RunHandle, RunResult, RunStatus
-from prefect_langgraph.ownership import NO_ANSWER, Owner, canonical, current_owner, thread_id_of
+from prefect_langgraph.ownership import (
+    NO_ANSWER,
+    Key,
+    Owner,
+    canonical,
+    current_owner,
+    thread_id_of,
+)
 
 OnTimeout = Literal["cancel", "leave"]
 CancelAction = Literal["interrupt", "rollback"]
@@ -119,8 +126,6 @@ async def start(
         abandoned=abandoned,
     )
     handle = await _or_let_go(context, starter.start(), abandoned)
-    if key is not None and key.place is not None:
-        deployment.places[handle.run_id] = (*deployment.places.get(handle.run_id, ()), key.place)
     how = {
         "started": "Started",
         "adopted": "Adopted, from an earlier attempt,",
@@ -348,7 +353,7 @@ async def release(
         waits = result.status is RunStatus.INTERRUPTED and not interrupted_too
         if not result.status.ended or waits:
             continue
-        ids += claims_of(handle)
+        ids += claims_of(handle, context.owner)
         ids += deployment.places.pop(handle.run_id, ())
         if handle.owns_thread:
             ids.append(handle.thread_id)
@@ -380,10 +385,11 @@ async def _mark_unanswered(context: Context, results: Sequence[RunResult]) -> No
             context.logger.warning("Thread %s will stay: %s", handle.thread_id, error)
 
 
-def claims_of(handle: RunHandle) -> list[str]:
-    """The threads that the tries of a handle's key may have claimed."""
+def claims_of(handle: RunHandle, owner: Owner) -> list[str]:
+    """The threads that the tries of a handle's key may have claimed, in any process."""
     if handle.key is None:
         return []
     base, _, number = handle.key.partition(".")
     tries = [base, *(f"{base}.{failures}" for failures in range(1, int(number or 0) + 1))]
-    return [thread_id_of(text) for text in tries]
+    attempts = owner.root[1] if owner.root is not None else 1
+    return [*(thread_id_of(text) for text in tries), *Key.places_of(base, attempts)]

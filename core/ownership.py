@@ -6,6 +6,8 @@ Invariants:
   a second execution of the flow run would change. Headers are not part of it: tokens are renewed.
 - The k-th identical call of an attempt has ordinal k. A retry of a task gets the ordinal it had, so it
   meets its own run again; identical calls are interchangeable.
+- Where several processes make the calls of one attempt, each call claims its ordinal on the server
+  (see `_keys`). Those keys are apart from the counted ones, since the flow's own process counts too.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ FINALIZER_MARK = "prefect_langgraph_finalizer"
 Its value is how many seconds without a sign of life end the flow run's leases.
 """
 
+_CLAIMED = "claimed-"
 _NAMESPACE = uuid.UUID("3f0ad0c2-7d35-5d0a-9a55-3a3f0c6c4c51")
 _REMEMBERED_FLOW_RUNS = 1000
 
@@ -72,7 +75,9 @@ class Owner:
             subflow run; each with its attempt.
         deployment_id: The flow run's deployment, or None.
         api: A short hash of the Prefect API's address and workspace.
-        remote: True in a process other than the flow run's own, such as one of a process pool.
+        in_pool: True in a process other than the flow run's own, such as one of a process pool.
+        remote: True where other processes may make identical calls in the same attempt: in a pool, and
+            in a subflow that a task called, since that task may be in one.
         finalized: True when the flow run releases what it owns at its end.
         lease_seconds: How long its process counts as alive without a sign of life; None keeps no lease.
         root: Id and attempt of the flow run that a subflow belongs to; None until looked up.
@@ -85,6 +90,7 @@ class Owner:
     scopes: tuple[tuple[str, int], ...] = ()
     deployment_id: str | None = None
     api: str | None = None
+    in_pool: bool = False
     remote: bool = False
     finalized: bool = False
     lease_seconds: float | None = None
@@ -94,8 +100,11 @@ class Owner:
         """This owner with its root flow run, which for a subflow is asked of Prefect."""
         if self.flow_run_id is None or self.root is not None:
             return self
-        root = (self.flow_run_id, self.attempt)
-        return replace(self, root=await _root_of(root) if self.is_subflow else root)
+        own = (self.flow_run_id, self.attempt)
+        if not self.is_subflow:
+            return replace(self, root=own)
+        root, in_task = await _root_of(own)
+        return replace(self, root=root, remote=self.remote or in_task)
 
     def tags(self, *, key: str | None = None, owns_thread: bool = False) -> dict[str, Any]:
         """Metadata for what this owner creates. Outside a flow run only the key is set."""
@@ -145,26 +154,29 @@ def current_owner() -> Owner:
         scopes=tuple(scopes),
         deployment_id=str(flow_run.deployment_id) if flow_run.deployment_id else None,
         api=prefect_api(),
+        in_pool=flow_context.detached,
         remote=flow_context.detached,
         finalized=bool(marks),
         lease_seconds=marks[0] if marks else None,
     )
 
 
-_roots: OrderedDict[tuple[str, int], tuple[str, int]] = OrderedDict()
+_roots: OrderedDict[tuple[str, int], tuple[tuple[str, int], bool]] = OrderedDict()
 
 
-async def _root_of(flow_run: tuple[str, int]) -> tuple[str, int]:
-    """Id and attempt of the flow run at the top, through flows of one process only."""
+async def _root_of(flow_run: tuple[str, int]) -> tuple[tuple[str, int], bool]:
+    """Id and attempt of the flow run at the top, and whether a task is on the way down from it."""
     if flow_run not in _roots:
+        in_task = False
         async with get_client() as client:
             row = await client.read_flow_run(uuid.UUID(flow_run[0]))
             while row.parent_task_run_id is not None and row.deployment_id is None:
                 parent = await client.read_task_run(row.parent_task_run_id)
+                in_task = in_task or bool(parent.task_inputs.get("__parents__"))
                 if parent.flow_run_id is None:
                     break
                 row = await client.read_flow_run(parent.flow_run_id)
-        _roots[flow_run] = (str(row.id), row.run_count)
+        _roots[flow_run] = (str(row.id), row.run_count), in_task
         while len(_roots) > _REMEMBERED_FLOW_RUNS:
             _roots.popitem(last=False)
     return _roots[flow_run]
@@ -206,18 +218,25 @@ def digest(operation: str, arguments: Mapping[str, Any]) -> str:
     return hashlib.sha256(operation.encode() + b"\0" + canonical(arguments)).hexdigest()
 
 
+@dataclass(frozen=True)
+class _Counted:
+    ordinal: int
+    claimant: str
+
+
 @dataclass
 class _Table:
-    """The ordinals of one attempt of one flow run."""
+    """The calls of one attempt of one flow run."""
 
     counts: dict[tuple[str, str, int], int] = field(default_factory=dict)
-    slots: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    slots: dict[tuple[str, str, int], _Counted] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
+    holders: dict[str, list[str]] = field(default_factory=dict)
 
-    def ordinal(self, call: str, scopes: tuple[tuple[str, int], ...]) -> int:
-        found: int | None = None
+    def count(self, call: str, owner: Owner) -> _Counted:
+        found: _Counted | None = None
         unknown: list[tuple[str, str, int]] = []
-        for scope_id, attempt in scopes:
+        for scope_id, attempt in owner.scopes:
             count = self.counts.get((call, scope_id, attempt), 0)
             self.counts[call, scope_id, attempt] = count + 1
             slot = (call, scope_id, count)
@@ -226,11 +245,24 @@ class _Table:
                 break
             unknown.append(slot)
         if found is None:
-            found = self.used.get(call, 0)
-            self.used[call] = found + 1
+            ordinal = self.used.get(call, 0)
+            self.used[call] = ordinal + 1
+            found = _Counted(ordinal, _claimant(unknown[:-1] if owner.is_subflow else unknown))
         for slot in unknown:
             self.slots[slot] = found
         return found
+
+
+def _claimant(slots: list[tuple[str, str, int]]) -> str:
+    """The name of a call that no other call has, in whatever process.
+
+    The outermost task run came into this process from the one that submitted it, and runs in one
+    process at a time. Should Dask give it to another since the first is gone, its calls are the same.
+    """
+    if not slots:
+        return uuid.uuid4().hex
+    _, task_run_id, count = slots[-1]
+    return f"{task_run_id}:{count}"
 
 
 class Ordinals:
@@ -247,13 +279,25 @@ class Ordinals:
             owner: With its root looked up.
             call: The digest of the call.
         """
-        root = owner.root or ("", 0)
         with self._lock:
-            table = self._tables.setdefault(root, _Table())
-            self._tables.move_to_end(root)
-            while len(self._tables) > _REMEMBERED_FLOW_RUNS:
-                self._tables.popitem(last=False)
-            return table.ordinal(call, owner.scopes)
+            return self._table(owner).count(call, owner).ordinal
+
+    def claimant(self, owner: Owner, call: str) -> tuple[str, list[str]]:
+        """By what name a call claims its ordinal, and who is known to hold the first ordinals.
+
+        The list is for its user to keep up to date. The arguments are those of `ordinal`.
+        """
+        with self._lock:
+            table = self._table(owner)
+            return table.count(call, owner).claimant, table.holders.setdefault(call, [])
+
+    def _table(self, owner: Owner) -> _Table:
+        root = owner.root or ("", 0)
+        table = self._tables.setdefault(root, _Table())
+        self._tables.move_to_end(root)
+        while len(self._tables) > _REMEMBERED_FLOW_RUNS:
+            self._tables.popitem(last=False)
+        return table
 
 
 _ordinals = Ordinals()
@@ -292,9 +336,19 @@ class Key:
         text = f"{root_flow_run_id}\0{call}\0{ordinal}"
         return cls(hashlib.sha256(text.encode()).hexdigest()[:32])
 
-    def place_in(self, attempt: int) -> str:
-        """The thread that claims this key's ordinal in an attempt."""
-        return thread_id_of(f"{self.text}:attempt:{attempt}")
+    @classmethod
+    def claimed(cls, root_flow_run_id: str, call: str, ordinal: int, attempt: int) -> Key:
+        """The key of the call that has claimed this ordinal in an attempt."""
+        text = _CLAIMED + cls.derived(root_flow_run_id, call, ordinal).text
+        return cls(text, place=_place_of(text, attempt))
+
+    @staticmethod
+    def places_of(text: str, attempts: int) -> list[str]:
+        """The threads by which a key's ordinal was claimed in the attempts so far."""
+        base = text.partition(".")[0]
+        if not base.startswith(_CLAIMED):
+            return []
+        return [_place_of(base, attempt) for attempt in range(1, attempts + 1)]
 
     def after(self, failures: int) -> str:
         """The key's text for the try after so many failed ones."""
@@ -304,6 +358,15 @@ class Key:
 def call_ordinal(owner: Owner, call: str) -> int:
     """Which of the identical calls of its attempt in this process this one is, from 0."""
     return _ordinals.ordinal(owner, call)
+
+
+def call_claimant(owner: Owner, call: str) -> tuple[str, list[str]]:
+    """The name by which a call claims its ordinal, and the known holders: see `Ordinals.claimant`."""
+    return _ordinals.claimant(owner, call)
+
+
+def _place_of(text: str, attempt: int) -> str:
+    return thread_id_of(f"{text}:attempt:{attempt}")
 
 
 def thread_id_of(key: str) -> str:

@@ -229,9 +229,39 @@ def test_try_after_a_failure_has_a_key_and_a_thread_of_its_own() -> None:
     assert {uuid.UUID(thread_id_of(text)).version for text in texts} == {5}
 
 
-def test_places_of_attempts_are_apart() -> None:
-    key = Key.chosen("k")
-    assert len({key.place_in(attempt) for attempt in range(1, 5)} | {thread_id_of(key.text)}) == 5
+def test_places_of_attempts_are_apart_and_found_by_the_key() -> None:
+    keys = [Key.claimed("run", "call", 0, attempt) for attempt in range(1, 5)]
+    assert len({key.text for key in keys}) == 1
+    assert Key.places_of(keys[0].after(2), 4) == [key.place for key in keys]
+    assert len({key.place for key in keys} | {thread_id_of(keys[0].text)}) == 5
+
+
+def test_counted_and_claimed_ordinals_are_apart() -> None:
+    counted = Key.derived("run", "call", 0)
+    assert counted.text != Key.claimed("run", "call", 0, 1).text
+    assert Key.places_of(counted.text, 3) == []
+
+
+def test_call_claims_by_the_task_run_that_came_into_this_process() -> None:
+    ordinals = Ordinals()
+    submitted, within = owner(("ours", 1)), owner(("ours too", 1), ("users", 1))
+    names = [ordinals.claimant(made_by, "call")[0] for made_by in (submitted, within, within)]
+    assert names[:2] == ["ours:0", "users:0"]
+    # Retries, of ours and then of the caller's with a new one of ours.
+    assert ordinals.claimant(owner(("ours", 2)), "call")[0] == "ours:0"
+    assert ordinals.claimant(owner(("another", 1), ("users", 2)), "call")[0] == "users:0"
+    # Dask has given the tasks to another process.
+    elsewhere = Ordinals()
+    assert elsewhere.claimant(owner(("new", 1), ("users", 1)), "call")[0] == "users:0"
+    assert elsewhere.claimant(submitted, "call")[0] == "ours:0"
+
+
+def test_call_in_no_task_claims_by_a_name_of_its_own() -> None:
+    subflow = Owner(
+        flow_run_id="f", is_subflow=True, root=(FLOW_RUN, 1), scopes=(("f", 1),), remote=True
+    )
+    ordinals = Ordinals()
+    assert ordinals.claimant(subflow, "call")[0] != ordinals.claimant(subflow, "call")[0]
 
 
 def test_headers_are_not_part_of_a_request_s_key() -> None:

@@ -1,0 +1,33 @@
+"""The task runners: threads of this process, a pool of processes, and a Dask cluster of two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from distributed import LocalCluster
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect_dask import DaskTaskRunner
+
+from faults.conftest import books, executions, fault_server, proxy  # noqa: F401 - fixtures
+from prefect_langgraph.testing import PrefectServer
+
+
+@pytest.fixture(scope="session")
+def cluster(prefect_server: PrefectServer) -> Iterator[LocalCluster]:
+    """Two worker processes, which inherit the address of the Prefect server."""
+    with LocalCluster(
+        n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["threads", "processes", "dask"])
+def runner(request: pytest.FixtureRequest) -> TaskRunner[Any]:
+    """Each task runner in turn."""
+    if request.param == "threads":
+        return ThreadPoolTaskRunner(max_workers=8)
+    if request.param == "processes":
+        return ProcessPoolTaskRunner(max_workers=2)
+    return DaskTaskRunner(address=request.getfixturevalue("cluster").scheduler_address)
