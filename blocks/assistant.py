@@ -122,24 +122,35 @@ class LangGraphAssistant(JobBlock[Any]):
     _logo_url = "https://avatars.githubusercontent.com/u/126733545"  # type: ignore[assignment]
     _description = "An assistant of a LangGraph deployment, with its configuration."
 
+    # `position` is the order of the UI's form: a Prefect server on PostgreSQL keeps none of its own.
     credentials: LangGraphCredentials = Field(
-        title="Credentials", description="The deployment that the assistant is on."
+        title="Credentials",
+        description="The deployment that the assistant is on.",
+        json_schema_extra={"position": 0},
     )
     assistant_id: str = Field(
         title="Assistant",
         description="The assistant's id, or a graph's name for its default assistant.",
         min_length=1,
+        json_schema_extra={"position": 1},
     )
     config: dict[str, Any] | None = Field(
         default=None,
         title="Config",
         description="LangGraph config of every run: tags, recursion_limit, configurable.",
+        json_schema_extra={"position": 2},
     )
     context: dict[str, Any] | None = Field(
-        default=None, title="Context", description="Static context of every run."
+        default=None,
+        title="Context",
+        description="Static context of every run, as the graph's context schema names it.",
+        json_schema_extra={"position": 3},
     )
     metadata: dict[str, Any] | None = Field(
-        default=None, title="Metadata", description="Metadata of every run."
+        default=None,
+        title="Metadata",
+        description="Metadata of every run, beside this package's own tags.",
+        json_schema_extra={"position": 4},
     )
 
     def trigger(  # type: ignore[override]

@@ -45,34 +45,41 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
     # What pydantic refuses may be a secret in the wrong field.
     model_config = ConfigDict(hide_input_in_errors=True)
 
+    # `position` is the order of the UI's form: a Prefect server on PostgreSQL keeps none of its own.
     url: str = Field(
         title="URL",
         description="Address of the LangGraph deployment, such as https://agents.example.com. "
         "No user or password in it.",
         examples=["http://localhost:2024"],
+        json_schema_extra={"position": 0},
     )
     api_key: SecretStr | None = Field(
         default=None,
         title="API key",
         description="Sent as x-api-key. Leave empty for a server without keys.",
+        json_schema_extra={"position": 1},
     )
     # Not a dictionary of secrets: those Prefect's API would show to everybody.
     headers: SecretDict | None = Field(
         default=None,
         title="Headers",
-        description="Sent with every request; the values are secret. The API key has its own field.",
+        description='Sent with every request, such as {"X-Gateway-Token": "..."}. The values are '
+        "secret. The API key has its own field.",
+        json_schema_extra={"position": 2},
     )
     max_connections: int = Field(
         default=32,
         gt=0,
         title="Maximum connections",
         description="Size of the connection pool, which all runs of a process share.",
+        json_schema_extra={"position": 3},
     )
     timeout_seconds: float = Field(
         default=60.0,
         gt=0,
         title="Request timeout",
         description="Seconds that one request may be silent. Runs may take longer.",
+        json_schema_extra={"position": 4},
     )
     patience_seconds: float = Field(
         default=30.0,
@@ -80,13 +87,14 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
         title="Patience",
         description="Seconds that a call goes on while the deployment is not there or overloaded. "
         "A wait for a run goes on until its own max_wait_seconds.",
+        json_schema_extra={"position": 5},
     )
-
     header_policy: HeaderPolicy | None = Field(
         default=None,
         title="Header policy",
         description="What the headers of a request that makes a run are held against, before it is "
         "sent: which of them graphs see, and which must not leave.",
+        json_schema_extra={"position": 6},
     )
 
     def __init__(

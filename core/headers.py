@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, ConfigDict, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from prefect_langgraph._header_lint import LintWarning, lint
 from prefect_langgraph._header_patterns import TRACE, first_match, is_name, lower, obstacle
@@ -115,13 +115,41 @@ class HeaderPolicy(Model):
         {'x-user-id': '42'}
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(
+        hide_input_in_errors=True,
+        json_schema_extra={"description": "Which headers graphs see, and which must not be sent."},
+    )
 
-    includes: tuple[str, ...] = ()
-    excludes: tuple[str, ...] = ()
-    deny: Annotated[tuple[str, ...], AfterValidator(lower)] = DEFAULT_DENY
-    server_only: Annotated[tuple[str, ...], AfterValidator(lower)] = ()
-    on_violation: OnViolation = "raise"
+    includes: tuple[str, ...] = Field(
+        default=(),
+        title="Seen by graphs",
+        description="Patterns, such as x-user-*. In langgraph.json they are the includes.",
+        json_schema_extra={"position": 0},
+    )
+    excludes: tuple[str, ...] = Field(
+        default=(),
+        title="But not",
+        description="Patterns of headers that graphs do not see although the ones above match.",
+        json_schema_extra={"position": 1},
+    )
+    deny: Annotated[tuple[str, ...], AfterValidator(lower)] = Field(
+        default=DEFAULT_DENY,
+        title="Never sent",
+        description="Patterns of headers that no request may carry.",
+        json_schema_extra={"position": 2},
+    )
+    server_only: Annotated[tuple[str, ...], AfterValidator(lower)] = Field(
+        default=(),
+        title="Meant for the server alone",
+        description="Names of headers for the server or a gateway: sent although no graph sees them.",
+        json_schema_extra={"position": 3},
+    )
+    on_violation: OnViolation = Field(
+        default="raise",
+        title="On a violation",
+        description="raise refuses the request; warn sends it with a warning.",
+        json_schema_extra={"position": 4},
+    )
 
     @model_validator(mode="before")
     @classmethod
