@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from prefect_langgraph.flows.fan_out import afan_out, fan_out
     from prefect_langgraph.flows.finalizer import with_finalizer
     from prefect_langgraph.flows.reconcile_crons import reconcile_crons_flow
+    from prefect_langgraph.flows.run_assistant import run_assistant
     from prefect_langgraph.flows.sweep import asweep, sweep
     from prefect_langgraph.headers import HeaderPolicy
     from prefect_langgraph.models import (
@@ -135,8 +136,9 @@ _HOMES = {
     ),
     "flows.cron_window": ("cron_window",),
     "flows.fan_out": ("afan_out", "fan_out"),
-    "flows.reconcile_crons": ("reconcile_crons_flow",),
     "flows.finalizer": ("with_finalizer",),
+    "flows.reconcile_crons": ("reconcile_crons_flow",),
+    "flows.run_assistant": ("run_assistant",),
     "flows.sweep": ("asweep", "sweep"),
     "headers": ("HeaderPolicy",),
     "models": (
@@ -279,6 +281,7 @@ __all__ = [
     "next_fires",
     "reconcile_crons",
     "reconcile_crons_flow",
+    "run_assistant",
     "run_on_thread",
     "run_stateless",
     "search_crons",

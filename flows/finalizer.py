@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
@@ -31,6 +31,7 @@ from prefect_langgraph.ownership import FINALIZER_MARK, Owner
 
 F = TypeVar("F", bound=Flow[..., Any])
 Place = LangGraphCredentials | str | None
+Connect = Callable[[Any], Awaitable[Connection]]
 
 RELEASE_SECONDS = 60.0
 ASK_SECONDS = 10.0
@@ -105,9 +106,39 @@ def with_finalizer(
     check_positive("lease_seconds", lease_seconds)
     if isinstance(credentials, Flow):
         return with_finalizer()(credentials)
-    hook = _hook(
+    return finalized(
         _places(credentials) if parameter is None or credentials is not None else [],
         parameter,
+        cancel_unfinished=cancel_unfinished,
+        max_wait_seconds=max_wait_seconds,
+        lease_seconds=lease_seconds,
+    )
+
+
+def finalized(
+    places: Sequence[Place],
+    parameter: str | None,
+    *,
+    connect: Connect | None = None,
+    cancel_unfinished: bool = False,
+    max_wait_seconds: float = RELEASE_SECONDS,
+    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+) -> Callable[[F], F]:
+    """What `with_finalizer` does, for this package's flows.
+
+    Args:
+        places: The deployments that are known already.
+        parameter: As in `with_finalizer`.
+        connect: Turns a place, or the parameter's value, into a connection where that value does not
+            name a `LangGraphCredentials`.
+        cancel_unfinished: As in `with_finalizer`.
+        max_wait_seconds: As in `with_finalizer`.
+        lease_seconds: As in `with_finalizer`.
+    """
+    hook = _hook(
+        places,
+        parameter,
+        connect or _connection,
         cancel_unfinished=cancel_unfinished,
         max_wait_seconds=max_wait_seconds,
         lease_seconds=lease_seconds,
@@ -146,8 +177,9 @@ def _places(credentials: Any) -> list[Place]:
 
 
 def _hook(
-    places: list[Place],
+    places: Sequence[Place],
     parameter: str | None,
+    connect: Connect,
     *,
     cancel_unfinished: bool,
     max_wait_seconds: float,
@@ -157,6 +189,7 @@ def _hook(
         await io_loop().arun(
             _release,
             [*places, *([flow_run.parameters.get(parameter)] if parameter is not None else [])],
+            connect,
             flow,
             flow_run,
             cancel_runs=cancel_unfinished or not state.is_completed(),
@@ -169,6 +202,7 @@ def _hook(
 
 async def _release(
     places: Sequence[Any],
+    connect: Connect,
     flow: Flow[..., Any],
     flow_run: FlowRun,
     *,
@@ -184,7 +218,7 @@ async def _release(
     async def at(place: Any) -> ReleaseReport:
         try:
             async with asyncio.timeout(deadline.remaining()):
-                deployment = deployment_for(await _connection(place))
+                deployment = deployment_for(await connect(place))
                 await deployment.leases.end(str(flow_run.id), deadline=deadline)
             return await release_flow_run(
                 deployment,

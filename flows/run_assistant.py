@@ -1,0 +1,96 @@
+"""A saved assistant as a flow to deploy: the block says what runs, whoever runs it gives the input."""
+
+# No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
+
+import json
+from typing import Any
+
+from prefect import flow
+
+from prefect_langgraph._client import Connection
+from prefect_langgraph._cron_report import publish_table, table_key
+from prefect_langgraph._loop import io_loop
+from prefect_langgraph.blocks.assistant import LangGraphAssistant
+from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.flows.finalizer import finalized
+
+SHOWN_CHARACTERS = 5000
+"""How much of each value the table shows: one with more is slow to open."""
+
+
+async def _load(assistant: str) -> LangGraphAssistant:
+    try:
+        return await LangGraphAssistant.aload(assistant)
+    except ValueError as error:
+        raise LangGraphError(
+            f"There is no saved LangGraphAssistant block named {assistant!r}. Make one on the Blocks "
+            f"page, or with LangGraphAssistant(...).save({assistant!r})."
+        ) from error
+
+
+async def _connection(assistant: str) -> Connection:
+    return (await _load(assistant)).credentials.connection()
+
+
+def table_rows(values: Any) -> list[dict[str, str]]:
+    """A run's values as a table: a row for each."""
+    named = values if isinstance(values, dict) else {"values": values}
+    return [{"name": str(name), "value": _text(value)} for name, value in named.items()]
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+@finalized([], "assistant", connect=_connection)
+@flow(name="langgraph-run-assistant", flow_run_name="run {assistant}")
+def run_assistant(
+    assistant: str,
+    input: dict[str, Any] | None = None,
+    *,
+    thread_id: str | None = None,
+    max_wait_seconds: float | None = None,
+    show_values: bool = False,
+) -> Any:
+    """Run a saved assistant and return the values of its run.
+
+    For people who run an assistant from Prefect's UI, and for automations: the block holds the
+    deployment, the assistant and its configuration. A flow run that is executed again adopts the run of
+    the first execution, unless that failed. A cancelled flow run cancels its run, and one whose process
+    was killed does so in its finalizer.
+
+    Args:
+        assistant: The name of a saved `LangGraphAssistant` block.
+        input: The graph's input, a JSON object.
+        thread_id: The thread, a UUID, for an assistant that is to remember. None is a thread that
+            exists for this run.
+        max_wait_seconds: Wall clock; the flow run fails when it has passed, and its run is cancelled.
+            None is unlimited.
+        show_values: True makes the values a table artifact, for all who may see the flow run.
+
+    Returns:
+        The graph's values, as JSON.
+
+    Raises:
+        RunError: The run did not succeed.
+        JoinTimeoutError: `max_wait_seconds` passed.
+        DeploymentError: The deployment refused the request or could not be asked.
+        LangGraphError: There is no such block.
+
+    Example:
+        >>> from prefect_langgraph import LangGraphAssistant, LangGraphCredentials, run_assistant
+        >>> credentials = LangGraphCredentials.load("default")
+        >>> block = LangGraphAssistant(credentials=credentials, assistant_id="answer")
+        >>> _ = block.save("calculator", overwrite=True)
+        >>> run_assistant("calculator", {"question": "What is 6 x 7?"})["answer"]
+        'You asked: What is 6 x 7?'
+    """
+    run = io_loop().run(_load, assistant).trigger(input, thread_id)
+    run.wait_for_completion(max_wait_seconds)
+    values = run.fetch_result()
+    if show_values:
+        said = f"What {run.handle.assistant_id} came to"
+        key = table_key("langgraph-assistant", assistant)
+        io_loop().run(publish_table, key, table_rows(values), said)
+    return values
