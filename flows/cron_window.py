@@ -1,6 +1,6 @@
 """A cron for a while: run an assistant on a schedule, collect, clean up, report."""
 
-from __future__ import annotations
+# No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
 from datetime import timedelta
 from typing import Any

@@ -1,6 +1,6 @@
 """Crons as desired state, as a flow to deploy."""
 
-from __future__ import annotations
+# No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """`sweep`: the flow behind the finalizer, for flow runs that could not release what they own."""
 
-from __future__ import annotations
+# No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
 from prefect import flow
 from prefect.artifacts import acreate_table_artifact

@@ -1,4 +1,4 @@
-"""A work pool and a worker: real processes that tests kill."""
+"""A work pool and a worker, as the comments of prefect.yaml say: real processes that tests kill."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 import httpx
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
-from prefect import Flow, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect import Flow
 
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph._process import HOST, ServerProcess
-from prefect_langgraph.testing import LangGraphServer, PrefectServer
+from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
+from worker.api import Api
+from worker.commands import ROOT, documented, run_documented
 from worker.deployed import BLOCK
 
-POOL = "finalizer-tests"
+AGENT = ROOT / "examples" / "agent" / "langgraph.json"
 
 
 class Worker(ServerProcess):
@@ -29,7 +30,7 @@ class Worker(ServerProcess):
         super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=120)
 
     def _command(self) -> tuple[str, Sequence[str]]:
-        return "prefect", ["worker", "start", "--pool", POOL, "--with-healthcheck"]
+        return "prefect", [*documented("worker"), "--with-healthcheck"]
 
     def _environment(self) -> Mapping[str, str]:
         return {
@@ -44,6 +45,13 @@ class Worker(ServerProcess):
 
 
 @pytest.fixture(scope="session")
+def langgraph_server() -> Iterator[LangGraphServer]:
+    """A server of its own, which looks for crons that are due every second."""
+    with run_langgraph_server(AGENT, jobs=20, env={"CRON_SCHEDULER_SLEEP_TIME": "1"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def client(langgraph_server: LangGraphServer) -> Iterator[SyncLangGraphClient]:
     """The plain SDK: what the server itself says."""
     with LangGraphCredentials(url=langgraph_server.url).get_sync_client() as client:
@@ -51,19 +59,29 @@ def client(langgraph_server: LangGraphServer) -> Iterator[SyncLangGraphClient]:
 
 
 @pytest.fixture(scope="session")
-def deployment(prefect_server: PrefectServer, langgraph_server: LangGraphServer) -> str:
+def prefect_api(prefect_server: PrefectServer) -> Api:
+    return Api(prefect_server.api_url)
+
+
+@pytest.fixture(scope="session")
+def pool(prefect_server: PrefectServer) -> str:
+    """The work pool for processes that prefect.yaml names."""
+    run_documented("work-pool")
+    return documented("work-pool")[2]
+
+
+@pytest.fixture(scope="session")
+def deployment(pool: str, langgraph_server: LangGraphServer) -> str:
     """A deployment of the flow `owner`, in a work pool for processes, with the block it names."""
     LangGraphCredentials(url=langgraph_server.url).save(BLOCK, overwrite=True)
-    with get_client(sync_client=True) as prefect:
-        prefect.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
     flow = Flow.from_source(str(Path(__file__).parent), "deployed.py:owner")
     assert isinstance(flow, Flow)
-    flow.deploy("tests", work_pool_name=POOL, build=False, push=False, print_next_steps=False)
+    flow.deploy("tests", work_pool_name=pool, build=False, push=False, print_next_steps=False)
     return "owner/tests"
 
 
 @pytest.fixture(scope="session")
-def shared_worker(deployment: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def shared_worker(pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker, which a test may have killed."""
     worker = Worker(tmp_path_factory.mktemp("worker"))
     yield worker

@@ -1,0 +1,90 @@
+"""The flows of the package with `.serve()`: no work pool, no worker, and the same outcome."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from langgraph_sdk.client import SyncLangGraphClient
+
+from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
+from prefect_langgraph._process import HOST, ServerProcess
+from prefect_langgraph.testing import LangGraphServer, PrefectServer
+from server.owned import YEARLY, left_by, until
+from worker.api import Api, Row
+from worker.served import NAME
+
+BLOCK = "served"
+
+
+class Served(ServerProcess):
+    """A user's script that serves flows. Each flow run has a process of its own."""
+
+    name = "script that serves"
+
+    def __init__(self, how: str, folder: Path) -> None:
+        self._how = how
+        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=120)
+
+    def _command(self) -> tuple[str, Sequence[str]]:
+        return "worker.served", [self._how, BLOCK]
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "PREFECT_RUNNER_SERVER_ENABLE": "true",
+            "PREFECT_RUNNER_SERVER_HOST": HOST,
+            "PREFECT_RUNNER_SERVER_PORT": str(self.port),
+        }
+
+    def _ready(self, client: httpx.Client) -> bool:
+        return client.get("/health").status_code == httpx.codes.OK
+
+
+@pytest.fixture(scope="module")
+def served(
+    prefect_server: PrefectServer,
+    langgraph_server: LangGraphServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """Scripts that serve every flow of the package."""
+    credentials = LangGraphCredentials(url=langgraph_server.url)
+    credentials.save(BLOCK, overwrite=True)
+    LangGraphAssistant(credentials=credentials, assistant_id="answer").save(BLOCK, overwrite=True)
+    with ExitStack() as stack:
+        for how in ("one", "several"):
+            script = Served(how, tmp_path_factory.mktemp(f"served-{how}"))
+            stack.callback(script.close)
+            script.start()
+        yield
+
+
+def run(api: Api, flow_name: str, parameters: Mapping[str, Any]) -> Row:
+    deployment = api.ask("GET", f"/deployments/name/{flow_name}/{NAME}")
+    return api.completed(api.run(deployment, parameters))
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "langgraph-fan-out": {"assistant_id": "worker", "inputs": [{"tag": "a"}, {"tag": "b"}]},
+    "langgraph-cron-window": {"assistant_id": "worker", "schedule": YEARLY, "duration": "PT1S"},
+    "langgraph-reconcile-crons": {"specs": [], "owner": "served"},
+    "langgraph-run-assistant": {"input": {"question": "?"}},
+    "langgraph-sweep": {"dry_run": True},
+}
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("flow_name", RUNS)
+def test_served_flow_runs_and_leaves_nothing(
+    flow_name: str, prefect_api: Api, client: SyncLangGraphClient
+) -> None:
+    row = run(prefect_api, flow_name, RUNS[flow_name])
+    # The finalizer is a hook, which runs when the flow run has completed.
+    assert until(lambda: not left_by(client, row["id"]))
