@@ -7,13 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from prefect.blocks.abstract import JobBlock, JobRun
-from pydantic import Field
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from prefect_langgraph import _runs
 from prefect_langgraph._deadline import Deadline
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph._start import RunRequest
-from prefect_langgraph.blocks.credentials import LangGraphCredentials, resolve, resolve_for
+from prefect_langgraph.blocks.credentials import (
+    SECRETS,
+    LangGraphCredentials,
+    is_for_another_process,
+    resolve,
+    resolve_for,
+)
 from prefect_langgraph.models import RunHandle, RunResult
 
 
@@ -168,13 +174,29 @@ class LangGraphAssistant(JobBlock[Any]):
         Raises:
             DeploymentError: The deployment refused the request or could not be asked.
         """
-        return LangGraphRun(io_loop().run(self._start, input, thread_id), self.credentials)
+        return io_loop().run(self._start, input, thread_id)
 
     async def atrigger(self, input: Any = None, thread_id: str | UUID | None = None) -> LangGraphRun:
         """Start a run: the asynchronous twin of `trigger`."""
-        return LangGraphRun(await io_loop().arun(self._start, input, thread_id), self.credentials)
+        return await io_loop().arun(self._start, input, thread_id)
 
-    async def _start(self, input: Any, thread_id: str | UUID | None) -> RunHandle:
+    @model_serializer(mode="wrap")
+    def ser_model(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+        """Serialize as every block, but without secrets in what Prefect sends to other processes."""
+        shown = super().ser_model(handler, info)
+        if is_for_another_process(info):
+            shown["credentials"] = self.credentials.model_dump(exclude=set(SECRETS))
+        return shown
+
+    async def _own_credentials(self) -> LangGraphCredentials:
+        name, credentials = self._block_document_name, self.credentials
+        if name is not None and credentials.left_behind and credentials.saved_name is None:
+            # In another process, without the secrets that were saved as a part of this block.
+            saved: LangGraphAssistant = await LangGraphAssistant.aload(name)
+            credentials = saved.credentials
+        return credentials
+
+    async def _start(self, input: Any, thread_id: str | UUID | None) -> LangGraphRun:
         thread = _runs.check_thread_id(thread_id) if thread_id is not None else None
         options: Mapping[str, Any] = {
             "input": input,
@@ -187,7 +209,9 @@ class LangGraphAssistant(JobBlock[Any]):
             metadata=self.metadata or {},
         )
         _runs.check_request(request)
-        context = await _runs.context_of(await resolve(self.credentials))
-        return await _runs.start(
+        credentials = await self._own_credentials()
+        context = await _runs.context_of(await resolve(credentials))
+        handle = await _runs.start(
             context, request, operation="trigger", thread_id=thread, deadline=Deadline()
         )
+        return LangGraphRun(handle, credentials)

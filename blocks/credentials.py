@@ -10,25 +10,49 @@ from urllib.parse import urlsplit
 from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from prefect_langgraph._client import Connection
+from prefect_langgraph._loop import io_loop
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy, validate_headers
 from prefect_langgraph.models import OneValue
 
 DEFAULT_BLOCK = "default"
+SECRETS = ("api_key", "headers")
+"""The fields that hold secrets."""
 _KEY_VARIABLES = ("LANGGRAPH_API_KEY", "LANGSMITH_API_KEY", "LANGCHAIN_API_KEY")
 _URL_VARIABLES = ("LANGGRAPH_API_URL", "LANGGRAPH_URL")
 # Long enough for a .map of thousands to ask Prefect once, short enough for a rotated key.
 _REMEMBER_SECONDS = 60.0
 
 
+def is_for_another_process(info: SerializationInfo) -> bool:
+    """True when Prefect writes down a flow's parameters for the process that gets one of its tasks.
+
+    It asks for the secrets then, as it does to save a block; that is written down in another way.
+    """
+    asks = (info.context or {}).get("include_secrets") is True
+    return asks and info.exclude_unset and info.mode == "python"
+
+
 class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
     """Where a LangGraph deployment is, and the secrets it asks for.
 
     Save one, and give tasks its name: a name maps without `unmapped`, works in other processes and
-    in hooks, and no secret travels with it. Keys are taken from the environment only by `from_env`.
+    in hooks, and no secret travels with it. Nor does one with the block itself: in another process
+    `api_key` and `headers` are None, and what uses a saved block takes them from Prefect; a block
+    that was not saved is of use there only when it has no secrets. Keys are taken from the
+    environment only by `from_env`.
 
     Example:
         >>> from prefect_langgraph import LangGraphCredentials
@@ -97,6 +121,9 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
         json_schema_extra={"position": 6},
     )
 
+    # The secrets that did not come along into this process.
+    _left_behind: tuple[str, ...] = PrivateAttr(default=())
+
     def __init__(
         self,
         url: str | None = None,
@@ -161,13 +188,47 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
             )
         return cls(**merged)
 
+    def __getstate__(self) -> dict[Any, Any]:
+        # Task runners and stored results pickle what they are given. A field that there is not may
+        # hold a misspelt secret.
+        state = super().__getstate__()
+        fields, private = dict(state["__dict__"]), dict(state["__pydantic_private__"] or {})
+        if held := tuple(name for name in SECRETS if fields.get(name) is not None):
+            fields |= dict.fromkeys(held)
+            private["_left_behind"] = held
+        return {
+            **state,
+            "__dict__": fields,
+            "__pydantic_extra__": {},
+            "__pydantic_private__": private,
+        }
+
+    @model_serializer(mode="wrap")
+    def ser_model(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+        """Serialize as every block, but without secrets in what Prefect sends to other processes."""
+        shown = super().ser_model(handler, info)
+        if not is_for_another_process(info):
+            return shown
+        return {name: value for name, value in shown.items() if name not in SECRETS}
+
+    @property
+    def left_behind(self) -> tuple[str, ...]:
+        """The fields whose secrets did not come along from another process."""
+        return self._left_behind
+
     @property
     def saved_name(self) -> str | None:
         """The name this block was saved or loaded under, or None."""
         return self._block_document_name
 
     def connection(self) -> Connection:
-        """The connection that tasks use. Its repr shows no secret."""
+        """The connection that tasks use. Its repr shows no secret.
+
+        Raises:
+            LangGraphError: The block came from another process and was not saved.
+        """
+        if self.left_behind:
+            return io_loop().run(resolve, self)
         return Connection(
             url=self.url,
             api_key=self.api_key.get_secret_value() if self.api_key is not None else None,
@@ -213,17 +274,21 @@ async def resolve(credentials: Credentials) -> Connection:
         LangGraphError: There is no saved block of that name.
     """
     if isinstance(credentials, LangGraphCredentials):
-        if credentials.saved_name is None:
-            known = _unsaved.setdefault(credentials.url, [])
-            if credentials not in known:
-                known.append(credentials)
-        return credentials.connection()
+        block = await _with_secrets(credentials)
+        if block.saved_name is None:
+            known = _unsaved.setdefault(block.url, [])
+            if block not in known:
+                known.append(block)
+        return block.connection()
     if credentials is not None and not isinstance(credentials, str):
         raise InvalidRequestError(
             f"credentials is a {type(credentials).__name__}: give a LangGraphCredentials block, the "
             "name of a saved one, or None for the one named 'default'."
         )
-    name = credentials or DEFAULT_BLOCK
+    return (await _saved(credentials or DEFAULT_BLOCK)).connection()
+
+
+async def _saved(name: str) -> LangGraphCredentials:
     remembered = _loaded.get(name)
     if remembered is None or time.monotonic() - remembered[0] > _REMEMBER_SECONDS:
         try:
@@ -234,7 +299,30 @@ async def resolve(credentials: Credentials) -> Connection:
                 f"LangGraphCredentials(url=...).save({name!r}), or give credentials=."
             ) from error
         remembered = _loaded[name] = (time.monotonic(), block)
-    return remembered[1].connection()
+    return remembered[1]
+
+
+async def _with_secrets(block: LangGraphCredentials) -> LangGraphCredentials:
+    """The block with the secrets that stayed behind when it was sent to this process."""
+    if not block.left_behind:
+        return block
+    if block.saved_name is None:
+        raise LangGraphError(
+            f"The LangGraphCredentials block for {block.url} came from another process without its "
+            f"{' and '.join(block.left_behind)}: no secret is pickled. It was not saved, so Prefect "
+            "cannot be asked for them. Save the block and give its name as credentials=."
+        )
+    saved = await _saved(block.saved_name)
+    if saved.url != block.url:
+        # Its secrets are for another place.
+        raise InvalidRequestError(
+            f"The block named {block.saved_name!r} came from another process with the url {block.url}, "
+            f"and the saved one leads to {saved.url}. Save it again, or give its name as credentials=.",
+            url=block.url,
+        )
+    whole = block.model_copy(update={name: getattr(saved, name) for name in block.left_behind})
+    whole._left_behind = ()
+    return whole
 
 
 async def resolve_for(url: str, name: str | None, credentials: Credentials) -> Connection:

@@ -23,11 +23,21 @@ def cluster(prefect_server: PrefectServer) -> Iterator[LocalCluster]:
         yield cluster
 
 
+def runner_of(kind: str, request: pytest.FixtureRequest) -> TaskRunner[Any]:
+    if kind == "threads":
+        return ThreadPoolTaskRunner(max_workers=8)
+    if kind == "processes":
+        return ProcessPoolTaskRunner(max_workers=2)
+    return DaskTaskRunner(address=request.getfixturevalue("cluster").scheduler_address)
+
+
 @pytest.fixture(params=["threads", "processes", "dask"])
 def runner(request: pytest.FixtureRequest) -> TaskRunner[Any]:
     """Each task runner in turn."""
-    if request.param == "threads":
-        return ThreadPoolTaskRunner(max_workers=8)
-    if request.param == "processes":
-        return ProcessPoolTaskRunner(max_workers=2)
-    return DaskTaskRunner(address=request.getfixturevalue("cluster").scheduler_address)
+    return runner_of(request.param, request)
+
+
+@pytest.fixture(params=["processes", "dask"])
+def pool(request: pytest.FixtureRequest) -> TaskRunner[Any]:
+    """Each task runner with processes of its own, in turn."""
+    return runner_of(request.param, request)
