@@ -55,6 +55,10 @@ _QUIET = {
 }
 
 
+# One setting under two names, of which Prefect prefers the first.
+_DATABASE_NAMES = {"PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"}
+
+
 class LangGraphServer(ServerProcess):
     """A running LangGraph development server. Made by `run_langgraph_server`.
 
@@ -148,7 +152,7 @@ class PrefectServer(ServerProcess):
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+            **({} if _DATABASE_NAMES & env.keys() else _own_database(home)),
             **env,
         }
         super().__init__(folder=home, throw_away=throw_away, port=port, startup_seconds=startup_seconds)
@@ -240,7 +244,8 @@ def run_prefect_server(
     Args:
         home: Its PREFECT_HOME, for a server that is to remember. None is a new temporary folder
             that is deleted at the end.
-        env: More environment for the server.
+        env: More environment for the server, such as {"PREFECT_API_DATABASE_CONNECTION_URL":
+            "postgresql+asyncpg://..."} in place of a SQLite file in its home.
         startup_seconds: How long the server may take until it answers.
         port: None is a free one.
         ui: Serve Prefect's pages too.
@@ -287,6 +292,10 @@ def _folder(chosen: str | Path | None) -> Iterator[tuple[Path, bool]]:
         return
     with tempfile.TemporaryDirectory(prefix="prefect-langgraph-", ignore_cleanup_errors=True) as new:
         yield Path(new).resolve(), True
+
+
+def _own_database(home: Path) -> dict[str, str]:
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}"}
 
 
 def _require_langgraph_cli() -> None:

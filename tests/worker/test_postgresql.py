@@ -1,0 +1,130 @@
+"""The same on a Prefect server that keeps its state in PostgreSQL, as those of teams do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+from langgraph_sdk.client import SyncLangGraphClient
+
+from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
+from prefect_langgraph._process import HOST, ServerProcess
+from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
+from server.owned import left_by
+from worker.api import Api
+from worker.on_postgresql import INPUTS
+
+TESTS = Path(__file__).resolve().parents[1]
+BLOCK = "on-postgresql"
+
+
+def binaries() -> Path:
+    """The folder with PostgreSQL's programs, of which Debian puts none on the path."""
+    places = [Path(found).resolve() for found in [shutil.which("initdb")] if found]
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    if not places:
+        pytest.fail("There is no initdb: install PostgreSQL, with `apt-get install postgresql`.")
+    return places[0].parent
+
+
+class Postgres(ServerProcess):
+    """PostgreSQL with a cluster of its own, for as long as the tests last."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, folder: Path) -> None:
+        self._binaries = binaries()
+        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=120)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+asyncpg://prefect@{HOST}:{self.port}/postgres"
+
+    def ask(self, query: str) -> str:
+        """What the database itself says."""
+        options = ["-h", HOST, "-p", str(self.port), "-U", "prefect", "-d", "postgres"]
+        command = [str(self._binaries / "psql"), *options, "-Atc", query]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        return ran.stdout.strip()
+
+    def _command(self) -> tuple[str, Sequence[str]]:
+        return "worker.run_postgres", [str(self._binaries), str(self._folder), str(self.port)]
+
+    def _environment(self) -> Mapping[str, str]:
+        return {**os.environ, "PYTHONPATH": str(TESTS)}
+
+    def _ready(self, client: httpx.Client) -> bool:
+        options = ["-h", HOST, "-p", str(self.port), "-q"]
+        return subprocess.run([str(self._binaries / "pg_isready"), *options]).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    # Not below pytest's folder: that is closed to everybody but who runs the tests.
+    with tempfile.TemporaryDirectory(prefix="prefect-langgraph-postgres-") as folder:
+        server = Postgres(Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.close()
+
+
+@pytest.fixture(scope="module")
+def prefect_on_postgres(postgres: Postgres) -> Iterator[PrefectServer]:
+    with run_prefect_server(env={"PREFECT_API_DATABASE_CONNECTION_URL": postgres.url}) as server:
+        yield server
+
+
+def python(server: PrefectServer, *arguments: str) -> str:
+    """Run Python against the server; the last line that it printed."""
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(TESTS), "PREFECT_API_URL": server.api_url},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout.strip().splitlines()[-1]
+
+
+def test_fan_out_finalizer_and_sweep_do_their_work_on_postgresql(
+    postgres: Postgres,
+    prefect_on_postgres: PrefectServer,
+    langgraph_server: LangGraphServer,
+    client: SyncLangGraphClient,
+) -> None:
+    api = Api(prefect_on_postgres.api_url)
+    python(prefect_on_postgres, "-m", "prefect", "block", "register", "-m", "prefect_langgraph")
+    api.make_block("langgraph-credentials", BLOCK, {"url": langgraph_server.url})
+    made = json.loads(python(prefect_on_postgres, "-m", "worker.on_postgresql", BLOCK))
+    assert made["swept"] == [made["forgetful"]]
+    assert not left_by(client, made["forgetful"])
+    assert not left_by(client, made["tidy"])
+    assert api.flow_run(made["tidy"])["state_name"] == "Completed"
+    fan_outs = api.ask(
+        "POST", "/flow_runs/filter", {"flows": {"name": {"any_": ["langgraph-fan-out"]}}}
+    )
+    assert [row["state_name"] for row in fan_outs] == ["Completed"]
+    tasks = {"task_runs": {"flow_run_id": {"any_": [fan_outs[0]["id"]]}}}
+    assert api.ask("POST", "/task_runs/count", tasks) == len(INPUTS)
+    # It was PostgreSQL all the time.
+    assert postgres.ask("select count(*) from flow_run where state_name = 'Completed'") == "4"
+
+
+def test_forms_of_the_blocks_keep_their_order_on_postgresql(prefect_on_postgres: PrefectServer) -> None:
+    # Of an object of JSON PostgreSQL does not keep the order.
+    python(prefect_on_postgres, "-m", "prefect", "block", "register", "-m", "prefect_langgraph")
+    api = Api(prefect_on_postgres.api_url)
+    assert api.fields("langgraph-credentials") == list(LangGraphCredentials.model_fields)
+    assert api.fields("langgraph-assistant") == list(LangGraphAssistant.model_fields)
