@@ -2,7 +2,8 @@
 
 The task runs are `fan_out_run`; they get the number of their input and nothing of it. They only show:
 starting, waiting and what follows from a failure are the fan-out's, as they are without task runs. A
-task run begins when its run was started and ends as its run does.
+task run begins when its run was started and ends as its run does. So they are threads of the fan-out's
+own process, whatever task runner the flow has.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import asyncio
 import queue
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Self
 
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.runtime import task_run
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from prefect_langgraph._batch_items import Item
 from prefect_langgraph._loop import io_loop
@@ -44,7 +48,7 @@ class PerRunTasks:
 
     async def __aenter__(self) -> Self:
         _parts[self._name] = self
-        # Submitting blocks, and takes the flow's task runner from the context that goes along.
+        # Submitting blocks; the flow run comes along in the context.
         self._submitting = asyncio.create_task(
             asyncio.to_thread(_submit_and_wait, self._name, self._numbers)
         )
@@ -105,11 +109,21 @@ class PerRunTasks:
 
 
 def _submit_and_wait(name: str, numbers: queue.SimpleQueue[int | None]) -> None:
-    futures: list[PrefectFuture[Any]] = []
-    while (number := numbers.get()) is not None:
-        futures.append(fan_out_run.submit(name, number))
-    for future in futures:
-        future.wait()
+    with _threads() as runner:
+        futures: list[PrefectFuture[Any]] = []
+        while (number := numbers.get()) is not None:
+            futures.append(runner.submit(fan_out_run, {"part": name, "index": number}))
+        for future in futures:
+            future.wait()
+
+
+def _threads() -> AbstractContextManager[ThreadPoolTaskRunner[Any]]:
+    """The flow's task runner, or one like it: in other processes nothing is known of the runs."""
+    flow = FlowRunContext.get()
+    runner = flow.task_runner if flow is not None else None
+    if isinstance(runner, ThreadPoolTaskRunner):
+        return nullcontext(runner)
+    return ThreadPoolTaskRunner()
 
 
 async def _one(part: str, index: int) -> Any:

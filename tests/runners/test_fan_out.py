@@ -1,0 +1,57 @@
+"""`fan_out` shows a task run for each run, whatever task runner the flow has."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.task_runners import TaskRunner
+
+from faults._books import Books
+from prefect_langgraph import FanOutResult, fan_out
+
+SECONDS = 20.0
+
+
+def task_runs_of(flow_run_id: UUID, count: int) -> Counter[tuple[str, str]]:
+    """Name and state of each task run, once so many have ended; Prefect hears of them by and by."""
+    end = time.monotonic() + SECONDS
+    with get_client(sync_client=True) as client:
+        while True:
+            found = client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+            )
+            ended = [run for run in found if run.state is not None and run.state.is_final()]
+            if len(ended) >= count:
+                return Counter((run.name, str(run.state_name)) for run in ended)
+            assert time.monotonic() < end, [(run.name, run.state_name) for run in found]
+            time.sleep(0.1)
+
+
+def test_fan_out_shows_each_run_as_a_task_run_on_every_task_runner(
+    books: Books, runner: TaskRunner[Any]
+) -> None:
+    inputs = [{"tag": "a"}, {"tag": "b", "fail_first": 1}, {"tag": "c"}]
+    state = fan_out.with_options(task_runner=runner)(
+        "counted",
+        inputs,
+        credentials=books.block,
+        on_failure="collect",
+        per_run_tasks=True,
+        return_state=True,
+    )
+    result = state.result()
+    assert isinstance(result, FanOutResult)
+    assert state.state_details.flow_run_id is not None
+    assert [item.status.value for item in result] == ["success", "error", "success"]
+    assert task_runs_of(state.state_details.flow_run_id, len(inputs)) == {
+        ("run counted 0", "Completed"): 1,
+        ("run counted 1", "Failed"): 1,
+        ("run counted 2", "Completed"): 1,
+    }
+    assert books.made == 3
+    books.nothing_left()
