@@ -4,7 +4,8 @@ The server makes a thread of its own for each run of a batch and copies the run'
 a search by metadata tells which runs exist. A keyed call first claims itself, as a single run does
 (see `_start`). Who finds the call claimed takes it over: claims the next turn, gives a request of the
 former holder that may be under way a moment to land, looks which runs exist and sends the others. The
-former holder, should it still live, asks before each request whether it was taken over, and stops.
+former holder, should it still live, asks before each request, and after one that was held up, whether
+it was taken over. Then it stops, and what it has started twice is cancelled.
 
 Invariants:
 - A run whose item was found on the server is never sent again, unless it failed in an earlier attempt.
@@ -25,8 +26,8 @@ from typing import Any
 
 from prefect_langgraph import _outcomes
 from prefect_langgraph._batch_items import Item, chunks_of
-from prefect_langgraph._batch_search import BatchSearch
-from prefect_langgraph._claims import claim
+from prefect_langgraph._batch_search import BatchSearch, Found
+from prefect_langgraph._batch_turn import TakenOverError, Turn
 from prefect_langgraph._client import Deployment, InDoubtError
 from prefect_langgraph._deadline import Deadline
 from prefect_langgraph._keys import key_for
@@ -35,7 +36,6 @@ from prefect_langgraph._start import RunRequest, Starter
 from prefect_langgraph.errors import (
     DeploymentError,
     InvalidRequestError,
-    LangGraphError,
     NotFoundError,
     UnreachableError,
 )
@@ -48,7 +48,6 @@ from prefect_langgraph.ownership import (
     call_ordinal,
     decide,
     digest,
-    thread_id_of,
 )
 
 LANDING_SECONDS = 2.0
@@ -60,8 +59,9 @@ _UNKNOWN_PATH = (404, 405)
 _NOT_IMPLEMENTED = 501
 
 
-class TakenOverError(LangGraphError):
-    """Another process executes the same flow run and goes on with these runs in place of this one."""
+def _held_up(began: float) -> bool:
+    """True when so much time has passed that another may have taken the call over."""
+    return time.monotonic() - began > LANDING_SECONDS / 2
 
 
 class BatchStarter:
@@ -99,10 +99,8 @@ class BatchStarter:
         self._once = once
         self._token = uuid.uuid4().hex
         self._group = self._token
-        self._call = ""
-        self._turn = 0
+        self._turn: Turn | None = None
         self._sent = False
-        self._claimed_at = time.monotonic()
         self.abandoned = asyncio.Event()
         self._places: list[str] = []
         self._search: BatchSearch | None = None
@@ -119,23 +117,16 @@ class BatchStarter:
             return
         for item, key in zip(self.items, keys, strict=True):
             item.key = key
-        self._call = hashlib.sha256("".join(key.text for key in keys).encode()).hexdigest()[:32]
+        call = hashlib.sha256("".join(key.text for key in keys).encode()).hexdigest()[:32]
         root = self._context.owner.root
         chosen = self._idempotency_key is not None or root is None
-        self._group = self._call if chosen or root is None else root[0]
-        self._claimed_at = time.monotonic()
-        while not await claim(
-            self._deployment,
-            self._claim_id(self._turn),
-            holder=self._token,
-            tags=self._context.owner.tags(owns_thread=True),
-            doing=f"claim {len(self.items)} runs",
-            deadline=self._deadline,
-        ):
-            self._turn += 1
-            self._claimed_at = time.monotonic()
+        self._group = call if chosen or root is None else root[0]
+        self._turn = Turn(self._deployment, call, holder=self._token, deadline=self._deadline)
+        await self._turn.take(
+            tags=self._context.owner.tags(owns_thread=True), doing=f"claim {len(self.items)} runs"
+        )
         unknown = [item for item in self.items if item.handle is None]
-        if self._turn:
+        if self._turn.number:
             await self._settle(unknown, "adopted", fresh=True)
         elif chosen or self._is_later_attempt:
             await self._adopt(unknown, "adopted", fresh=True)
@@ -176,25 +167,34 @@ class BatchStarter:
         self._places = [whole.place] if whole is not None and whole.place is not None else []
         return keys
 
-    def _claim_id(self, turn: int) -> str:
-        return thread_id_of(f"{self._call}:call:{turn}")
-
-    async def _check_turn(self) -> None:
-        if not self._call:
-            return
-        claim_id = self._claim_id(self._turn + 1)
-        lookup = self._deployment.lookup
-        if await lookup.thread(claim_id, self._deadline, patient=True) is not None:
+    async def _check_turn(self, sent: Sequence[Item] = ()) -> None:
+        """Stop when another has taken the call over; `sent` are items of a request that was held up."""
+        if self._turn is not None and await self._turn.is_over():
             raise TakenOverError(
                 f"Another process executes this flow run and has taken over its {len(self.items)} "
-                "runs. This one starts no more."
+                "runs. This one starts no more.",
+                late=await self._started_twice(sent) if sent else (),
             )
+
+    async def _started_twice(self, items: Sequence[Item]) -> list[RunHandle]:
+        """This process's runs of items that the one which took over has started as well."""
+        # It may have looked already and be about to start them.
+        await asyncio.sleep(LANDING_SECONDS)
+        by_mark = await self._searched()
+        found: list[RunHandle] = []
+        for item in items:
+            if item.handle is None or item.key is None:
+                continue
+            tries = by_mark.get(item.key.text, [])
+            others = {thread_id for thread_id, key in tries if key == item.text}
+            if others - {item.handle.thread_id}:
+                found.append(item.handle)
+        return found
 
     @property
     def claim_ids(self) -> list[str]:
         """The threads by which this call was claimed, to be released with its runs."""
-        claims = [self._claim_id(turn) for turn in range(self._turn + 1)] if self._call else []
-        return claims + self._places
+        return (self._turn.claim_ids if self._turn is not None else []) + self._places
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -205,11 +205,13 @@ class BatchStarter:
                 raise asyncio.CancelledError
             if self._deadline.passed:
                 return
-            held_up = time.monotonic() - self._claimed_at > LANDING_SECONDS / 2
-            if self._sent or held_up:
+            if self._sent or (self._turn is not None and _held_up(self._turn.taken_at)):
                 await self._check_turn()
             self._sent = True
+            began = time.monotonic()
             await self._start_chunk(chunk)
+            if _held_up(began):
+                await self._check_turn(sent=chunk)
 
     async def _start_chunk(self, chunk: Sequence[Item]) -> None:
         waiting = list(chunk)
@@ -226,7 +228,7 @@ class BatchStarter:
                     self._deployment.creates_batches = False
                     continue
                 if self._deadline.passed or doubts > _MOST_DOUBTS:
-                    raise doubt.cause if self._call else doubt.public() from None
+                    raise doubt.cause if self._turn is not None else doubt.public() from None
                 await self._settle(waiting, "started")
             except DeploymentError as error:
                 await self._sort_out(waiting, error)
@@ -356,6 +358,11 @@ class BatchStarter:
 
     # -- looking ---------------------------------------------------------------------------------
 
+    async def _searched(self) -> Found:
+        if self._search is None:
+            self._search = BatchSearch(self._deployment, self._group, self._deadline)
+        return await self._search.by_mark()
+
     async def _adopt(self, items: Sequence[Item], origin: Origin, *, fresh: bool = False) -> None:
         """Give a handle to each item whose run exists.
 
@@ -364,9 +371,7 @@ class BatchStarter:
             origin: How they came to be.
             fresh: True counts failed runs, which are of earlier attempts, and does not adopt them.
         """
-        if self._search is None:
-            self._search = BatchSearch(self._deployment, self._group, self._deadline)
-        by_mark = await self._search.by_mark()
+        by_mark = await self._searched()
 
         async def one(item: Item) -> None:
             mark = item.key.text if item.key is not None else self._mark(item)

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any
 
 from prefect_langgraph import _many, _runs
-from prefect_langgraph._batch import BatchStarter, TakenOverError
+from prefect_langgraph._batch import BatchStarter
 from prefect_langgraph._batch_items import CHUNK, Item
+from prefect_langgraph._batch_turn import TakenOverError
 from prefect_langgraph._deadline import Deadline
 from prefect_langgraph._runs import Context, OnTimeout
 from prefect_langgraph._start import RunRequest
@@ -252,18 +253,24 @@ class FanOut:
             if task.cancelled() or not isinstance(task.exception(), TakenOverError):
                 await self._let_go()
             raise
-        except TakenOverError:
-            raise  # the runs are the successor's
+        except TakenOverError as taken:
+            # The runs are the successor's, but for those that it has started as well.
+            await self._cancel(taken.late)
+            raise
         except Exception:
             await self._let_go()
             raise
 
     async def _let_go(self) -> None:
-        handles = [
-            item.handle
-            for item in self.items
-            if item.handle is not None and self._found[item.index] is None
-        ]
+        await self._cancel(
+            [
+                item.handle
+                for item in self.items
+                if item.handle is not None and self._found[item.index] is None
+            ]
+        )
+
+    async def _cancel(self, handles: Sequence[RunHandle]) -> None:
         if not handles:
             return
         logger = self._context.logger

@@ -73,3 +73,25 @@ def test_zombie_that_wakes_up_after_its_claim_finds_the_run_of_its_successor(
             assert successor.result() == ["a"]
             zombie.outcome()
     one_run_each(books, ["a"])
+
+
+def test_batch_of_processes_that_run_side_by_side_is_started_once(books: Books, tmp_path: Path) -> None:
+    flow_run = new_flow_run(
+        flows.many, block=books.block, work={"tag": "a", "sleep": 3}, linger=books.proxy.url
+    )
+    lingering = [Hold(), Hold()]
+    for hold in lingering:
+        books.proxy.on("GET", flows.LINGER, hold)
+    with (
+        attempt(flows.many, flow_run, tmp_path) as one,
+        attempt(flows.many, flow_run, tmp_path) as other,
+    ):
+        for hold in lingering:
+            assert hold.reached.wait(60), one.log() + other.log()
+        assert books.made == 3
+        for hold in lingering:
+            hold.release()
+        outcomes = [one.outcome(), other.outcome()]
+    tags = ["a-0", "a-1", "a-2"]
+    assert ("value", tags) in outcomes
+    one_run_each(books, tags)

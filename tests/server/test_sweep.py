@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from langgraph_sdk import get_client as get_langgraph_client
 from langgraph_sdk.client import SyncLangGraphClient
 from prefect import flow, get_client
 from prefect.exceptions import PrefectException
@@ -136,6 +137,34 @@ def test_crons_and_active_runs_of_an_ended_flow_run_are_released_and_callers_thr
     assert not left_by(client, flow_run_id)
     assert not active_runs(client, thread_id)
     client.threads.delete(thread_id)
+
+
+def test_more_than_a_page_of_threads_and_crons_is_swept_in_one_go(
+    langgraph_server: LangGraphServer, client: SyncLangGraphClient
+) -> None:
+    flow_runs = [str(uuid4()) for _ in range(5)]
+    threads, crons = 1020, 1010  # the server answers with 1,000 at most
+
+    async def make() -> None:
+        slots = asyncio.Semaphore(20)
+        async with get_langgraph_client(url=langgraph_server.url, api_key=None) as langgraph:
+
+            async def one(number: int) -> None:
+                tags = tags_of(flow_runs[number % len(flow_runs)])
+                async with slots:
+                    if number < threads:
+                        await langgraph.threads.create(metadata=tags)
+                    if number < crons:
+                        await langgraph.crons.create("worker", schedule=YEARLY, metadata=tags)
+
+            await asyncio.gather(*map(one, range(max(threads, crons))))
+
+    asyncio.run(make())
+    report = sweep(BLOCK, grace_seconds=0)
+    done = [entry_of(report, flow_run_id) for flow_run_id in flow_runs]
+    assert sum(len(entry.threads) for entry in done) == threads
+    assert sum(len(entry.crons) for entry in done) == crons
+    assert not any(left_by(client, flow_run_id) for flow_run_id in flow_runs)
 
 
 def test_flow_run_that_ended_within_the_grace_is_left_alone(

@@ -1,0 +1,38 @@
+"""The process of a flow run is asked to end while one of its tasks waits for a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from faults import _flows as flows
+from faults._attempts import attempt, new_flow_run, read_flow_run
+from faults._books import CANCEL, Books
+from proxy import LoseResponse
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_task_that_a_signal_interrupts_cancels_its_run_and_waits_until_that_is_so(
+    books: Books, tmp_path: Path, number: signal.Signals
+) -> None:
+    # Without a finalizer nobody else would do it, and one confirmation gets lost on its way.
+    lost = books.proxy.on("POST", CANCEL, LoseResponse())
+    flow_run = new_flow_run(flows.stateless_unowned, block=books.block, work={"tag": "a", "gate": True})
+    with attempt(flows.stateless_unowned, flow_run, tmp_path) as running:
+        books.wait_for_execution("a")
+        assert running.process.pid
+        os.kill(running.process.pid, number)
+        running.process.join(60)
+        # After a SIGTERM Prefect lets the process end as if it had not caught it.
+        assert running.process.exitcode not in (None, 0)
+        said = running.log()
+    assert lost.hits == 1
+    assert (books.made, books.executed) == (1, {"a": 1})
+    books.nothing_left()
+    assert "cancelled" in said
+    state = read_flow_run(flow_run).state
+    assert state is not None
+    assert state.is_crashed()
