@@ -57,8 +57,8 @@ def cron_window(
         max_wait_seconds: How long runs that are on their way at the end are waited for before they are
             cancelled. None is unlimited.
         lease: As in `create_cron`: so long after its process was lost the cron stops by itself.
-        credentials: A saved block's name, or None for the block named `default`. A block works too,
-            in a flow that is called and not deployed.
+        credentials: A saved block's name, or None for the block named `default`. A block works too:
+            picked in the UI, or in a flow that is called.
         config: As in the SDK.
         context: As in the SDK.
         metadata: For the cron and its runs, beside this package's own tags.

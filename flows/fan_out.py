@@ -326,8 +326,8 @@ def fan_out(
     Args:
         assistant_id: The assistant's id or the graph's name; None when every item names its own.
         inputs: One per run, as JSON; or give `input_path`.
-        credentials: A saved block's name, or None for the block named `default`. A block works too,
-            in a flow that is called and not deployed.
+        credentials: A saved block's name, or None for the block named `default`. A block works too:
+            picked in the UI, or in a flow that is called.
         input_path: A path or URL, read through fsspec, of a JSON Lines file with one input per line.
         output_path: Where results go as JSON Lines: index, status, values, error, ids, seconds. A
             later run with the same path skips what succeeded and runs only the rest.

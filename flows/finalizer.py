@@ -138,7 +138,7 @@ def finalized(
     hook = _hook(
         places,
         parameter,
-        connect or _connection,
+        connect or connection_of,
         cancel_unfinished=cancel_unfinished,
         max_wait_seconds=max_wait_seconds,
         lease_seconds=lease_seconds,
@@ -242,16 +242,23 @@ async def _release(
 def _name(place: Any) -> str:
     if isinstance(place, LangGraphCredentials):
         return place.url
-    return (
-        str(place["url"]) if isinstance(place, Mapping) and "url" in place else place or DEFAULT_BLOCK
-    )
+    if isinstance(place, Mapping):
+        return str(place.get("url", "the block that was picked"))
+    return place or DEFAULT_BLOCK
 
 
-async def _connection(place: Any) -> Connection:
+async def connection_of(place: Any) -> Connection:
+    """The connection for what a hook finds in a decorator or among a flow run's parameters."""
     # A block that was given as a flow's parameter comes back as its fields, the secrets masked. In the
     # process of the flow the block itself is still known.
     if isinstance(place, Mapping) and "url" in place:
         return await resolve_for(str(place["url"]), None, None)
+    # One that was picked in the UI comes as a reference to it.
+    if isinstance(place, Mapping) and "$ref" in place:
+        try:
+            return await resolve(await LangGraphCredentials.aload_from_ref(place["$ref"]))
+        except ValueError as error:
+            raise LangGraphError("The block that was picked for the flow run is gone.") from error
     return await resolve(place)
 
 

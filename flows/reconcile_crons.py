@@ -30,8 +30,8 @@ def reconcile_crons_flow(
         owner: Whose crons these are. None takes the file's.
         prune: False leaves crons of the owner's that are not in `specs`.
         dry_run: True changes nothing and shows the plan.
-        credentials: A saved block's name, or None for the block named `default`. A block works too,
-            in a flow that is called and not deployed.
+        credentials: A saved block's name, or None for the block named `default`. A block works too:
+            picked in the UI, or in a flow that is called.
 
     Returns:
         What was done, or would be; also a table artifact of the flow run.

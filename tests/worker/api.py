@@ -23,7 +23,13 @@ class Api:
         self.url = url
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        answer = httpx.request(method, self.url + path, json=body, timeout=60)
+        def served() -> httpx.Response | None:
+            answer = httpx.request(method, self.url + path, json=body, timeout=60)
+            # SQLite was busy: nothing was done, and Prefect's own client asks again as well.
+            return answer if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE else None
+
+        answer = until(served, seconds=SLOW)
+        assert answer is not None, f"{method} {path}: unavailable"
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 

@@ -69,8 +69,10 @@ def deployed(prefect_api: Api, pool: str, clone: Path, files_before: set[str]) -
 
 
 @pytest.fixture(scope="module")
-def blocks(prefect_api: Api, deployed: dict[str, Row], langgraph_server: LangGraphServer) -> None:
-    """The blocks that the deployments name, made by the forms of the UI."""
+def picked(
+    prefect_api: Api, deployed: dict[str, Row], langgraph_server: LangGraphServer
+) -> dict[str, Any]:
+    """The blocks that the deployments name, made by the forms of the UI: the credentials as picked."""
     secrets = {"api_key": KEY, "headers": {"x-gateway": TOKEN}}
     credentials = prefect_api.make_block(
         "langgraph-credentials", "default", {"url": langgraph_server.url, **secrets}
@@ -79,10 +81,11 @@ def blocks(prefect_api: Api, deployed: dict[str, Row], langgraph_server: LangGra
     for name, assistant in {"default": "answer", "talk": "chat", "long": "worker"}.items():
         form = {"credentials": reference, "assistant_id": assistant}
         prefect_api.make_block("langgraph-assistant", name, form)
+    return reference
 
 
 @pytest.fixture(scope="module")
-def forgotten(blocks: None, langgraph_server: LangGraphServer) -> str:
+def forgotten(picked: dict[str, Any], langgraph_server: LangGraphServer) -> str:
     """A flow run that has ended and left a run and a cron."""
     credentials = LangGraphCredentials(url=langgraph_server.url)
     ids: list[str] = []
@@ -111,6 +114,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def started(
     prefect_api: Api,
     deployed: dict[str, Row],
+    picked: dict[str, Any],
     forgotten: str,
     thread_id: str,
     results: Path,
@@ -131,6 +135,10 @@ def started(
         "cron-window": (
             "cron-window",
             {**tick, "allow_seconds": True, "duration": "PT1M", "max_results": 2},
+        ),
+        "picked": (
+            "cron-window",
+            {**tick, "schedule": YEARLY, "duration": "PT1S", "credentials": picked},
         ),
         "run-assistant": ("run-assistant", {"input": {"question": "What is 6 x 7?"}}),
         "talk": (
@@ -255,6 +263,15 @@ def test_cron_window_collects_firings_and_leaves_no_cron(
     assert released(client, row["id"])
 
 
+def test_block_that_was_picked_in_the_ui_is_used_and_what_was_made_with_it_released(
+    prefect_api: Api, started: dict[str, str], client: SyncLangGraphClient
+) -> None:
+    row = prefect_api.completed(started["picked"])
+    assert released(client, row["id"])
+    said = "LangGraph (the block that was picked): 1 thread deleted"
+    assert until(lambda: said in logs_of(prefect_api.url, row["id"]))
+
+
 def test_assistant_made_in_the_form_runs_on_a_json_input(
     prefect_api: Api, started: dict[str, str], client: SyncLangGraphClient
 ) -> None:
@@ -309,7 +326,7 @@ def test_sweep_releases_what_was_forgotten_and_a_second_one_is_called_off(
 def test_killed_process_of_an_assistants_flow_run_is_released_by_its_hook(
     prefect_api: Api,
     deployed: dict[str, Row],
-    blocks: None,
+    picked: dict[str, Any],
     client: SyncLangGraphClient,
     worker: Worker,
 ) -> None:
