@@ -7,7 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from prefect.blocks.abstract import JobBlock, JobRun
-from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from prefect_langgraph import _runs
 from prefect_langgraph._deadline import Deadline
@@ -20,7 +27,7 @@ from prefect_langgraph.blocks.credentials import (
     resolve,
     resolve_for,
 )
-from prefect_langgraph.models import RunHandle, RunResult
+from prefect_langgraph.models import RunHandle, RunResult, refuse_quietly
 
 
 class LangGraphRun(JobRun[Any]):
@@ -128,6 +135,10 @@ class LangGraphAssistant(JobBlock[Any]):
     _logo_url = "https://avatars.githubusercontent.com/u/126733545"  # type: ignore[assignment]
     _description = "An assistant of a LangGraph deployment, with its configuration."
 
+    # What pydantic refuses may be a secret in the wrong field.
+    model_config = ConfigDict(hide_input_in_errors=True)
+    _refuse_quietly = model_validator(mode="wrap")(refuse_quietly)
+
     # `position` is the order of the UI's form: a Prefect server on PostgreSQL keeps none of its own.
     credentials: LangGraphCredentials = Field(
         title="Credentials",
@@ -142,18 +153,21 @@ class LangGraphAssistant(JobBlock[Any]):
     )
     config: dict[str, Any] | None = Field(
         default=None,
+        repr=False,
         title="Config",
         description="LangGraph config of every run: tags, recursion_limit, configurable.",
         json_schema_extra={"position": 2},
     )
     context: dict[str, Any] | None = Field(
         default=None,
+        repr=False,
         title="Context",
         description="Static context of every run, as the graph's context schema names it.",
         json_schema_extra={"position": 3},
     )
     metadata: dict[str, Any] | None = Field(
         default=None,
+        repr=False,
         title="Metadata",
         description="Metadata of every run, beside this package's own tags.",
         json_schema_extra={"position": 4},

@@ -19,13 +19,14 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from prefect_langgraph._client import Connection
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy, validate_headers
-from prefect_langgraph.models import OneValue
+from prefect_langgraph.models import OneValue, refuse_quietly
 
 DEFAULT_BLOCK = "default"
 SECRETS = ("api_key", "headers")
@@ -68,6 +69,7 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
 
     # What pydantic refuses may be a secret in the wrong field.
     model_config = ConfigDict(hide_input_in_errors=True)
+    _refuse_quietly = model_validator(mode="wrap")(refuse_quietly)
 
     # `position` is the order of the UI's form: a Prefect server on PostgreSQL keeps none of its own.
     url: str = Field(

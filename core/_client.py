@@ -12,7 +12,7 @@ import hashlib
 import random
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
@@ -253,6 +253,16 @@ def deployment_for(connection: Connection) -> Deployment:
     if fingerprint not in on_loop:
         on_loop[fingerprint] = Deployment(connection)
     return on_loop[fingerprint]
+
+
+def mask_headers(state: Any, names: Iterable[str]) -> None:
+    """Take the values of headers out of the metadata of a thread's state, subgraphs included."""
+    masked = {name.lower() for name in names}
+    metadata = state.get("metadata") or {}
+    metadata.update({name: "**********" for name in metadata if name.lower() in masked})
+    for task in state.get("tasks") or ():
+        if isinstance(task.get("state"), dict):
+            mask_headers(task["state"], masked)
 
 
 def headers_of(headers: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -57,6 +57,7 @@ async def pages(
             ),
             doing="search for crons",
             deadline=_patience(deployment),
+            hidden=[metadata, headers],
         )
         for row in page:
             if row["cron_id"] not in seen:

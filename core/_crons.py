@@ -340,6 +340,7 @@ async def delete(
             lambda: crons.delete(cron_id, headers=headers),
             doing=f"delete cron {cron_id}",
             deadline=patience(context.deployment),
+            hidden=headers,
         )
         return True
     return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -44,6 +45,9 @@ _TRANSIENT = (httpx.TransportError, APIConnectionError, *_UNREADABLE)
 _PERMANENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 _WRONG_CALL = (*_PERMANENT, httpx.InvalidURL, ValueError, TypeError)
 _MAX_DETAIL = 500
+# What a server may quote of a text: the token of "Bearer a1B2", the password of an address.
+_WORD = re.compile(r"[^\s:/?#&=@,;\"'()<>\[\]{}]{6,}")
+_PLAIN_WORD = re.compile(r"[A-Za-z][a-z]*")
 
 
 def status_code_of(error: Exception) -> int | None:
@@ -60,7 +64,8 @@ def refuse_redirect(response: httpx.Response) -> None:
         httpx.HTTPStatusError: With a status of 300 to 399.
     """
     if response.has_redirect_location:
-        target = response.request.url.join(response.headers["location"]).copy_with(query=None)
+        target = response.request.url.join(response.headers["location"])
+        target = target.copy_with(query=None, fragment=None, username="", password="")
         raise httpx.HTTPStatusError(
             f"{response.status_code} to {target}", request=response.request, response=response
         )
@@ -127,7 +132,10 @@ def detail_of(error: Exception) -> str:
 
 
 def redacted(text: str, hidden: Any) -> str:
-    """`text` without any text that `hidden`, a request's payload and secrets, contains."""
+    """`text` without any text that `hidden`, a request's payload and secrets, contains.
+
+    Nor does it have a word of such a text by itself, but for words that any sentence may have.
+    """
     found = sorted({part for part in _texts(hidden) if len(part) > 3}, key=len, reverse=True)
     for part in found:
         for form in _forms(part):
@@ -146,6 +154,7 @@ def _forms(part: str) -> set[str]:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+        yield from (word for word in _WORD.findall(value) if not _PLAIN_WORD.fullmatch(word))
     elif isinstance(value, int | float):
         yield str(value)
     elif isinstance(value, Mapping):

@@ -6,11 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from prefect_langgraph.errors import FanOutError, RunError
+
+T = TypeVar("T", bound=BaseModel)
 
 Origin = Literal["started", "adopted", "restarted"]
 """How a call came by its run.
@@ -42,10 +52,31 @@ class RunStatus(StrEnum):
         return self not in (RunStatus.PENDING, RunStatus.RUNNING)
 
 
+def refuse_quietly(cls: type[T], data: Any, handler: ModelWrapValidatorHandler[T]) -> T:
+    """Validate, and take the values out of an error: it is pickled with them, also when it hides them.
+
+    What is refused may be a secret in the wrong field, or in an address.
+    """
+    try:
+        return handler(data)
+    except ValidationError as error:
+        found = [
+            InitErrorDetails(
+                type=PydanticCustomError(line["type"], "{said}", {"said": line["msg"]}),
+                loc=line["loc"],
+                input="…",
+            )
+            for line in error.errors(include_input=False, include_context=False, include_url=False)
+        ]
+        raise ValidationError.from_exception_data(error.title, found, hide_input=True) from None
+
+
 class Model(BaseModel):
     """A frozen model that forbids unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    _refuse_quietly = model_validator(mode="wrap")(refuse_quietly)
 
 
 class OneValue:
@@ -114,11 +145,11 @@ class RunItem(Model):
         metadata: Over the fan-out's.
     """
 
-    input: Any = None
+    input: Any = Field(default=None, repr=False)
     assistant_id: str | None = None
-    config: dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
+    config: dict[str, Any] | None = Field(default=None, repr=False)
+    context: dict[str, Any] | None = Field(default=None, repr=False)
+    metadata: dict[str, Any] | None = Field(default=None, repr=False)
 
 
 class StreamPart(OneValue, Model):  # type: ignore[misc]

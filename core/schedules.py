@@ -257,7 +257,9 @@ def _known_timezone(timezone: str | None) -> str | None:
     except (KeyError, ValueError, TypeError, OSError):
         like = [name for name in available_timezones() if name.lower() == str(timezone).lower()]
         meant = f"Write {like[0]!r}." if like else "Write one such as 'America/New_York'."
-        raise ScheduleError(f"{timezone!r} is no IANA timezone name. {meant}") from None
+        # What is no text may be anything, a secret in the wrong field among it.
+        said = repr(timezone) if isinstance(timezone, str) else f"A {type(timezone).__name__}"
+        raise ScheduleError(f"{said} is no IANA timezone name. {meant}") from None
     return timezone
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from langgraph_sdk.schema import Checkpoint, ThreadState, ThreadStateSelectField
 
-from prefect_langgraph._client import InDoubtError
+from prefect_langgraph._client import InDoubtError, mask_headers
 from prefect_langgraph._deadline import Deadline
 from prefect_langgraph._keys import key_for
 from prefect_langgraph._loop import io_loop
@@ -83,7 +83,7 @@ async def _create(
             ),
             doing=f"create thread {chosen}",
             deadline=_patience(context),
-            hidden=[metadata, supersteps],
+            hidden=[metadata, supersteps, plain],
             repeatable=given is None or if_exists == "do_nothing",
         )
     except InDoubtError as doubt:
@@ -107,7 +107,7 @@ async def _get_state(
     plain = validate_headers(headers) or None
     context = await context_for(credentials)
     threads = context.deployment.client.threads
-    return await context.deployment.send(
+    state = await context.deployment.send(
         lambda: threads.get_state(
             thread,
             checkpoint,
@@ -118,7 +118,10 @@ async def _get_state(
         ),
         doing=f"read the state of thread {thread}",
         deadline=_patience(context),
+        hidden=plain,
     )
+    mask_headers(state, [*(plain or {}), *dict(context.deployment.connection.headers)])
+    return state
 
 
 async def _update_state(
@@ -148,7 +151,7 @@ async def _update_state(
             ),
             doing=f"update the state of thread {thread}",
             deadline=_patience(context),
-            hidden=values,
+            hidden=[values, plain],
             repeatable=False,
         )
     except InDoubtError as doubt:
@@ -169,6 +172,7 @@ async def _delete(
             lambda: threads.delete(thread, headers=plain),
             doing=f"delete thread {thread}",
             deadline=_patience(context),
+            hidden=plain,
         )
     context.logger.info("Deleted thread %s", thread)
 
@@ -262,6 +266,8 @@ def get_thread_state(
 
     Returns:
         The SDK's `ThreadState`: values, next, tasks, checkpoint, metadata, created_at, interrupts.
+        In the metadata the server keeps the headers that its graph saw; the values of those that this
+        call or its block carries are masked.
 
     Raises:
         NotFoundError: There is no such thread.

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import pickle
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -338,6 +339,28 @@ def test_numbers_of_the_payload_do_not_come_through() -> None:
     assert (
         redacted("4111111111111111 is too many, 0.12345 too few", hidden) == "… is too many, … too few"
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "quoted"),
+    [
+        ("Bearer a1B2c3D4", "token a1B2c3D4 has expired"),
+        ("https://ada:hunter2!@example.com/hook?token=s3cr3t-5", "hunter2! of ada, s3cr3t-5"),
+        ("Ask with my key sk-12345, please", "no such key: 'sk-12345'"),
+    ],
+)
+def test_words_of_a_text_that_only_it_can_have_do_not_come_through(sent: str, quoted: str) -> None:
+    shown = redacted(quoted, {"input": sent})
+    assert not {"a1B2c3D4", "hunter2!", "s3cr3t-5", "sk-12345"} & set(re.split(r"[ ,']", shown))
+    assert "…" in shown
+
+
+def test_redirect_is_told_without_what_its_address_may_hide() -> None:
+    location = "https://ada:hunter2@other.example.com/api?token=s3cr3t#f1nal"
+    answer = httpx.Response(307, headers={"location": location}, request=REQUEST)
+    with pytest.raises(httpx.HTTPStatusError) as raised:
+        refuse_redirect(answer)
+    assert str(raised.value) == "307 to https://other.example.com/api"
 
 
 def test_words_that_the_server_says_by_itself_come_through() -> None:

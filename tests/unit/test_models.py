@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect.utilities.collections import StopVisiting, visit_collection
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from prefect_langgraph import LangGraphCredentials, RunHandle, errors, models
+from prefect_langgraph import (
+    CronSpec,
+    HeaderPolicy,
+    LangGraphAssistant,
+    LangGraphCredentials,
+    RunHandle,
+    errors,
+    models,
+)
 from prefect_langgraph.models import FanOutResult, RunFailure, RunItem, RunResult, RunStatus, Usage
 
 HANDLE = RunHandle(run_id="1f0c", thread_id="9b2e", assistant_id="agent", url="http://localhost:2024")
@@ -215,3 +223,27 @@ def test_failures_of_one_kind_can_be_caught_from_the_group() -> None:
 def test_usage_of_two_results_adds_up() -> None:
     total = Usage(input_tokens=1, output_tokens=2, total_tokens=3) + Usage(input_tokens=10)
     assert total == Usage(input_tokens=11, output_tokens=2, total_tokens=3)
+
+
+REFUSED: dict[type[BaseModel], dict[str, Any]] = {
+    CronSpec: {"name": "a", "assistant_id": "a", "schedule": {"a": "s3cr3t"}, "timezone": ["s3cr3t"]},
+    HeaderPolicy: {"includes": "s3cr3t"},
+    LangGraphAssistant: {"credentials": {"url": "http://ada:s3cr3t@a"}, "assistant_id": "a"},
+    LangGraphCredentials: {"url": "http://ada:s3cr3t@localhost:2024"},
+    RunItem: {"config": "s3cr3t", "s": "s3cr3t"},
+}
+
+
+@pytest.mark.parametrize("model", REFUSED)
+def test_what_a_model_refuses_is_not_in_its_error_nor_pickled_with_it(model: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        model(**REFUSED[model])
+    error = raised.value
+    shown = f"{error} {error!r} {error.errors()} {error.json()} {pickle.dumps(error)!r}"
+    assert "s3cr3t" not in shown
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - made here
+
+
+def test_item_of_a_fan_out_shows_no_input() -> None:
+    given = {"password": "s3cr3t"}
+    assert "s3cr3t" not in repr(RunItem(input=given, config=given, context=given, metadata=given))
