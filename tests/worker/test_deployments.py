@@ -55,17 +55,21 @@ def files_before(clone: Path) -> set[str]:
     return files_in(clone)
 
 
-@pytest.fixture(scope="module")
-def deployed(prefect_api: Api, pool: str, clone: Path, files_before: set[str]) -> dict[str, Row]:
+def deploy(api: Api, clone: Path) -> dict[str, Row]:
     """Every deployment as Prefect has it, by name. The sweep's schedule is then paused."""
-    run_documented("block", folder=clone)
     run_documented("deploy", folder=clone)
-    found = prefect_api.deployments(TAG)
+    found = api.deployments(TAG)
     for row in found.values():
         for schedule in row["schedules"]:
             path = f"/deployments/{row['id']}/schedules/{schedule['id']}"
-            prefect_api.ask("PATCH", path, {"active": False})
+            api.ask("PATCH", path, {"active": False})
     return found
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_api: Api, pool: str, clone: Path, files_before: set[str]) -> dict[str, Row]:
+    run_documented("block", folder=clone)
+    return deploy(prefect_api, clone)
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +361,25 @@ def test_no_secret_is_in_what_prefect_shows(prefect_api: Api, started: dict[str,
     assert "Fan-out of 3 runs ended" in text
     assert KEY not in text
     assert TOKEN not in text
+
+
+def test_deploying_again_changes_nothing(
+    prefect_api: Api, deployed: dict[str, Row], started: dict[str, str], clone: Path
+) -> None:
+    for flow_run_id in started.values():
+        prefect_api.ended(flow_run_id)
+
+    def lasting(rows: Mapping[str, Row]) -> list[Any]:
+        # What tells of moments and versions changes; so do the ids of schedules, which are made anew.
+        kept = ("id", "tags", "parameters", "entrypoint", "pull_steps", "work_pool_name", "description")
+        return [
+            [row[field] for field in kept]
+            + [row["global_concurrency_limit"] and row["global_concurrency_limit"]["limit"]]
+            + [(one["active"], one["schedule"]) for one in row["schedules"]]
+            for _, row in sorted(rows.items())
+        ]
+
+    assert lasting(deploy(prefect_api, clone)) == lasting(deployed)
 
 
 def test_deploying_and_running_leave_no_file_in_the_clone(
