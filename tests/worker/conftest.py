@@ -72,12 +72,13 @@ def pool(prefect_server: PrefectServer) -> str:
 
 @pytest.fixture(scope="session")
 def deployment(pool: str, langgraph_server: LangGraphServer) -> str:
-    """A deployment of the flow `owner`, in a work pool for processes, with the block it names."""
+    """The name of the deployments of the flows in `deployed.py`, which find the block they name."""
     LangGraphCredentials(url=langgraph_server.url).save(BLOCK, overwrite=True)
-    flow = Flow.from_source(str(Path(__file__).parent), "deployed.py:owner")
-    assert isinstance(flow, Flow)
-    flow.deploy("tests", work_pool_name=pool, build=False, push=False, print_next_steps=False)
-    return "owner/tests"
+    for name in ("owner", "patient"):
+        flow = Flow.from_source(str(Path(__file__).parent), f"deployed.py:{name}")
+        assert isinstance(flow, Flow)
+        flow.deploy("tests", work_pool_name=pool, build=False, push=False, print_next_steps=False)
+    return "tests"
 
 
 @pytest.fixture(scope="session")

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import time
 
-from prefect import flow
+from prefect import flow, suspend_flow_run
 
-from prefect_langgraph import create_cron, start_run, with_finalizer
+from prefect_langgraph import create_cron, join_run, start_run, with_finalizer
 
 BLOCK = "worker-tests"
 YEARLY = "0 0 1 1 *"
 RUNS = 3  # two on threads of their own, one on a caller's
+CRONS = 3  # one of them on the caller's thread
 LEASE_SECONDS = 2.0
 
 
 @with_finalizer(BLOCK, lease_seconds=LEASE_SECONDS)
 @flow
 def owner(thread_id: str) -> None:
-    """Start runs on threads of their own and on a caller's, make a cron, and go on for long."""
+    """Start runs on threads of their own and on a caller's, make crons, and go on for long."""
     for number in range(RUNS - 1):
         start_run("worker", {"sleep": 600, "tag": str(number)}, credentials=BLOCK)
     start_run("worker", {"sleep": 600}, thread_id=thread_id, credentials=BLOCK)
-    create_cron("worker", YEARLY, credentials=BLOCK)
+    for _ in range(CRONS - 1):
+        create_cron("worker", YEARLY, credentials=BLOCK)
+    create_cron("worker", YEARLY, thread_id=thread_id, credentials=BLOCK)
     time.sleep(600)
+
+
+@with_finalizer(BLOCK, lease_seconds=LEASE_SECONDS)
+@flow
+def patient() -> str:
+    """Start a run and make a cron, give the process back until somebody says so, and join the run."""
+    handle = start_run("worker", {"tag": "kept"}, credentials=BLOCK)
+    create_cron("worker", YEARLY, credentials=BLOCK)
+    suspend_flow_run(timeout=600)
+    result: str = join_run(handle)["result"]
+    return f"{handle.origin} {result}"

@@ -17,10 +17,11 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelling
 
 from prefect_langgraph import SweepEntry, sweep
+from prefect_langgraph._lease import is_lease
 from prefect_langgraph.testing import PrefectServer
 from server.owned import active_runs, left_by, logs_of, until
 from worker.conftest import Worker
-from worker.deployed import BLOCK, RUNS
+from worker.deployed import BLOCK, CRONS, RUNS
 
 SLOW = 120  # a worker has to notice, and the process of a hook to import Prefect
 
@@ -32,14 +33,14 @@ class Begun:
         self._client = client
         self.thread_id = client.threads.create()["thread_id"]
         made: Any = run_deployment(
-            deployment, parameters={"thread_id": self.thread_id}, timeout=0, as_subflow=False
+            f"owner/{deployment}", parameters={"thread_id": self.thread_id}, timeout=0, as_subflow=False
         )
         self.id: UUID = made.id
         assert until(self._is_complete, seconds=SLOW), self.row().state
 
     def _is_complete(self) -> bool:
         left = left_by(self._client, self.id)
-        return len(left.runs) == RUNS and len(left.crons) == 1
+        return len(left.runs) == RUNS and len(left.crons) == CRONS
 
     def row(self) -> FlowRun:
         with get_client(sync_client=True) as prefect:
@@ -49,6 +50,12 @@ class Begun:
     def pid(self) -> int:
         """The process that the worker started for it."""
         return int(str(self.row().infrastructure_pid).rpartition(":")[2])
+
+    def last_sign(self) -> str:
+        """When its lease was renewed."""
+        tags = {"prefect_flow_run_id": str(self.id)}
+        threads = self._client.threads.search(metadata=tags, limit=1000)
+        return max(str(thread["updated_at"]) for thread in threads if is_lease(thread["metadata"]))
 
     def is_released(self) -> bool:
         """True when nothing is left, but the caller's own thread."""
@@ -73,7 +80,8 @@ def test_cancelled_flow_run_is_released_by_its_hook(
         prefect.set_flow_run_state(begun.id, Cancelling())
     assert until(begun.is_released, seconds=SLOW)
     assert until(lambda: begun.row().state_name == "Cancelled", seconds=SLOW)
-    assert until(lambda: f"{RUNS} runs cancelled" in logs_of(prefect_server.api_url, begun.id))
+    said = f"{CRONS} crons deleted, {RUNS} runs cancelled"
+    assert until(lambda: said in logs_of(prefect_server.api_url, begun.id))
 
 
 def test_killed_process_is_released_by_the_hook_in_a_new_one(
@@ -82,7 +90,39 @@ def test_killed_process_is_released_by_the_hook_in_a_new_one(
     os.kill(begun.pid, signal.SIGKILL)
     assert until(begun.is_released, seconds=SLOW)
     assert until(lambda: begun.row().state_name == "Crashed", seconds=SLOW)
-    assert until(lambda: f"{RUNS} runs cancelled" in logs_of(prefect_server.api_url, begun.id))
+    said = f"{CRONS} crons deleted, {RUNS} runs cancelled"
+    assert until(lambda: said in logs_of(prefect_server.api_url, begun.id))
+
+
+def test_suspended_flow_run_keeps_its_things_until_it_was_resumed_and_has_ended(
+    client: SyncLangGraphClient, deployment: str, worker: Worker, prefect_server: PrefectServer
+) -> None:
+    api_url = prefect_server.api_url
+    made: Any = run_deployment(f"patient/{deployment}", timeout=0, as_subflow=False)
+
+    def state() -> str | None:
+        with get_client(sync_client=True) as prefect:
+            return prefect.read_flow_run(made.id).state_name
+
+    assert until(lambda: state() == "Suspended", seconds=SLOW), state()
+    before = left_by(client, made.id)
+    assert len(before.crons) == 1
+    (entry,) = (
+        entry for entry in sweep(BLOCK, grace_seconds=0).entries if entry.flow_run_id == str(made.id)
+    )
+    assert (entry.action, entry.state) == ("keep", "Suspended")
+    after = left_by(client, made.id)
+    assert (after.threads, after.crons) == (before.threads, before.crons)
+
+    with get_client(sync_client=True) as prefect:
+        prefect.resume_flow_run(made.id)
+    assert until(lambda: state() in ("Completed", "Failed", "Crashed"), seconds=SLOW), state()
+    assert state() == "Completed"
+    assert until(lambda: not left_by(client, made.id), seconds=SLOW)
+    # Its second execution found the run and the cron of its first.
+    assert until(lambda: "1 cron deleted" in logs_of(api_url, made.id))
+    said = logs_of(api_url, made.id)
+    assert (said.count("Started run"), said.count("Adopted, from an earlier attempt, run")) == (1, 1)
 
 
 def test_process_killed_with_its_worker_is_released_by_one_sweep(begun: Begun, worker: Worker) -> None:
@@ -93,6 +133,10 @@ def test_process_killed_with_its_worker_is_released_by_one_sweep(begun: Begun, w
 
     assert not planned()
     worker.kill()  # first, or it would see its process crash
+    # The flow run goes on without it, and so do its signs of life.
+    before = begun.last_sign()
+    assert until(lambda: begun.last_sign() > before)
+    assert not planned()
     os.kill(begun.pid, signal.SIGKILL)
     entry = until(planned)[0]
     assert entry.state == "Running"
@@ -100,4 +144,5 @@ def test_process_killed_with_its_worker_is_released_by_one_sweep(begun: Begun, w
     assert not begun.is_released()
     done = sweep(BLOCK, grace_seconds=0)
     assert begun.is_released()
-    assert [len(e.runs) for e in done.released if e.flow_run_id == str(begun.id)] == [RUNS]
+    (entry,) = (entry for entry in done.released if entry.flow_run_id == str(begun.id))
+    assert (len(entry.runs), len(entry.crons)) == (RUNS, CRONS)
