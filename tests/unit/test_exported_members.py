@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
 import pytest
-from langgraph_sdk.client import RunsClient, ThreadsClient
+from langgraph_sdk.client import CronClient, RunsClient, ThreadsClient
+from langgraph_sdk.schema import RunCreate
 from prefect import Flow, Task
 
 import prefect_langgraph
@@ -271,6 +272,20 @@ OURS = {
     "idempotency_key": "replaces the derived key",
     "once": "whether there is a key",
     "detached": "whether the run outlives its flow run",
+    "on_interrupt": "whether waiting for a person is an error",
+    "on_disconnect": "what becomes of the run when the consumer stops early",
+    "handle": "which run: its ids, its deployment",
+    "cron": "which cron, and on which deployment",
+    "thread_id": "one task makes crons with and without a thread",
+    "on_run_completed": "what becomes of the threads of a cron without one",
+    "allow_seconds": "seconds in a schedule are meant",
+    "lease": "how long the cron lives without its flow run",
+    "owner": "finds the crons that reconcile_crons keeps for this owner",
+    "inputs": "one for each run, or RunItems",
+    "max_in_flight": "how many runs are on the server at once",
+    "headers": "sent with each request of the batch",
+    "after_seconds": "the server takes it, though the SDK's type does not name it",
+    "durability": "the server takes it, though the SDK's type does not name it",
 }
 FOR_ALL = {
     "self": "",
@@ -282,6 +297,7 @@ FOR_RUNS = {
     "on_run_created": "a callback of the client's; the handle is returned",
     "on_completion": "a stateless run has a thread of its own here, deleted once its result was read",
 }
+FOR_CRONS = {**FOR_ALL, "checkpoint_during": "deprecated in favour of durability"}
 NO_THREAD = {
     "thread_id": "a stateless run's thread is its own",
     "checkpoint": "there is no earlier state",
@@ -332,6 +348,73 @@ SDK: list[tuple[str, Any, dict[str, str], set[str]]] = [
         FOR_ALL,
         {"credentials", "idempotency_key", "once"},
     ),
+    (
+        "stream_run",
+        RunsClient.stream,
+        {
+            **FOR_RUNS,
+            "feedback_keys": "feedback is LangSmith's",
+            "stream_resumable": "always on: a cut connection goes on where it was",
+            "version": "a StreamPart is the same for both",
+        },
+        {"credentials", "max_wait_seconds", "on_timeout", "on_interrupt", "idempotency_key", "once"},
+    ),
+    (
+        "join_stream",
+        RunsClient.join_stream,
+        {
+            **FOR_ALL,
+            "run_id": "in the handle",
+            "thread_id": "in the handle",
+            "cancel_on_disconnect": "on_disconnect, which a short cut does not trigger",
+            "headers": "reading a stream configures nothing",
+        },
+        {"credentials", "handle", "max_wait_seconds", "on_timeout", "on_interrupt", "on_disconnect"},
+    ),
+    (
+        "create_cron",
+        CronClient.create,
+        FOR_CRONS,
+        {"credentials", "thread_id", "allow_seconds", "detached", "idempotency_key", "lease", "once"},
+    ),
+    (
+        "create_cron",
+        CronClient.create_for_thread,
+        FOR_CRONS,
+        {
+            "credentials",
+            "on_run_completed",
+            "allow_seconds",
+            "detached",
+            "idempotency_key",
+            "lease",
+            "once",
+        },
+    ),
+    (
+        "update_cron",
+        CronClient.update,
+        {**FOR_ALL, "cron_id": "the cron, or its id"},
+        {"credentials", "cron", "allow_seconds"},
+    ),
+    (
+        "delete_cron",
+        CronClient.delete,
+        {**FOR_ALL, "cron_id": "the cron, or its id"},
+        {"credentials", "cron"},
+    ),
+    (
+        "search_crons",
+        CronClient.search,
+        {
+            **FOR_ALL,
+            "offset": "all pages are read, as far as limit goes",
+            "select": "a CronHandle has its fields",
+            "sort_by": "pages need one order",
+            "sort_order": "pages need one order",
+        },
+        {"credentials", "owner"},
+    ),
     ("get_thread_state", ThreadsClient.get_state, FOR_ALL, {"credentials"}),
     ("update_thread_state", ThreadsClient.update_state, FOR_ALL, {"credentials"}),
     ("delete_thread", ThreadsClient.delete, FOR_ALL, {"credentials"}),
@@ -352,6 +435,18 @@ def test_task_takes_the_sdks_parameters_under_their_names(
     assert theirs - own == left_out.keys() & theirs
     assert not own & left_out.keys()
     assert added <= OURS.keys()
+
+
+def test_batch_takes_what_the_sdk_says_a_run_of_a_batch_has() -> None:
+    theirs = set(RunCreate.__annotations__)
+    own = parameters_of("start_runs").keys()
+    assert theirs - own == {
+        "input",  # one for each run: inputs
+        "thread_id",  # each run has one of its own
+        "checkpoint_id",  # there is no earlier state
+        "multitask_strategy",  # nobody else is on its thread
+    }
+    assert own - theirs <= OURS.keys()
 
 
 def test_nothing_is_left_out_that_the_sdk_does_not_have() -> None:
