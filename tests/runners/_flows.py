@@ -132,6 +132,26 @@ def with_unsaved_block(unsaved: LangGraphCredentials) -> list[str]:
     return [f"{type(error).__name__}: {error}" for error in errors]
 
 
+SUBMITTED: dict[str | None, list[str]] = {}
+"""The runs that each execution of `submits` got, by its key."""
+
+
+@task(retries=1)
+def submits(block: str, key: str | None) -> None:
+    handle = start_run.submit("counted", SAME, credentials=block, idempotency_key=key).result()
+    SUBMITTED.setdefault(key, []).append(handle.run_id)
+    if len(SUBMITTED[key]) == 1:
+        raise AgainError
+
+
+@with_finalizer(parameter="block")
+@flow
+def submits_and_retries(block: str) -> None:
+    """A task of this process sends ours to others, and is retried."""
+    submits(block, None)
+    submits(block, "mine")
+
+
 @flow
 def waits(block: str, key: str | None = None) -> str:
     work = {"tag": "gated", "gate": True}

@@ -38,3 +38,15 @@ def test_runs_that_other_processes_join_leave_nothing_without_a_finalizer(
     assert flows.unowned.with_options(task_runner=runner)(books.block) == ["same"] * 5
     assert books.made == 5
     books.nothing_left()
+
+
+def test_retried_task_that_submits_to_other_processes_starts_again_without_an_idempotency_key(
+    books: Books, pool: TaskRunner[Any]
+) -> None:
+    flows.SUBMITTED.clear()
+    flows.submits_and_retries.with_options(task_runner=pool)(books.block)
+    derived, chosen = flows.SUBMITTED[None], flows.SUBMITTED["mine"]
+    assert len(set(derived)) == 2
+    assert len(set(chosen)) == 1
+    assert books.made == 3
+    books.nothing_left()

@@ -1,0 +1,90 @@
+"""What becomes of the worker processes, and of the runs of those that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+from prefect_dask import DaskTaskRunner
+
+from faults._books import Books
+from runners import _flows as flows
+
+TESTS = Path(__file__).parent.parent
+PYTHON = (sys.executable, "-X", "faulthandler", "-W", "always::ResourceWarning")
+BAD = (
+    "unclosed transport",
+    "unclosed event loop",
+    "never retrieved",
+    "was destroyed",
+    "Traceback",
+    "Fatal",
+)
+
+
+def wait_until_gone(group: int) -> None:
+    """Wait until no process of a group is left."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        assert time.monotonic() < end, f"processes of group {group} are left"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+def test_program_ends_with_its_worker_processes_and_leaves_nothing_open(
+    books: Books, runner: str
+) -> None:
+    # The workers inherit these: Python tells what was left open, and of crashes.
+    with subprocess.Popen(
+        [*PYTHON, "-m", "runners._program", runner, books.block],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as program:
+        shown, errors = program.communicate(timeout=120)
+    assert shown.strip() == str(["same"] * 5), errors
+    assert program.returncode == 0, errors
+    assert [bad for bad in BAD if bad in errors] == [], errors
+    wait_until_gone(program.pid)
+    assert books.made == 5
+    books.nothing_left()
+
+
+def busy_worker(client: Client) -> int:
+    """The process id of the worker that has a task."""
+    (address,) = [name for name, tasks in client.processing().items() if tasks]
+    return int(client.run(os.getpid, workers=[address])[address])
+
+
+@pytest.mark.parametrize("key", [None, "mine"])
+def test_run_of_a_dask_worker_that_died_is_adopted_by_the_one_that_gets_its_task(
+    books: Books, cluster: LocalCluster, key: str | None
+) -> None:
+    waits = flows.waits.with_options(task_runner=DaskTaskRunner(address=cluster.scheduler_address))
+    results: list[Any] = []
+    flow_run = threading.Thread(target=lambda: results.append(waits(books.block, key)))
+    flow_run.start()
+    books.wait_for_execution("gated")
+    with Client(cluster, set_as_default=False) as client:
+        os.kill(busy_worker(client), signal.SIGKILL)
+        books.open_gate()
+        flow_run.join(60)
+        client.wait_for_workers(2, timeout=30)
+    assert results == ["gated"]
+    assert books.made == 1
+    assert books.executed == {"gated": 1}
+    books.nothing_left()
