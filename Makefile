@@ -19,7 +19,7 @@ export PYTHONUNBUFFERED := 1
 # The machine's own installation must not leak into the checks.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test lint format types install browser clean
+.PHONY: help demo test lint format types docs install browser clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,11 @@ format: install ## Put the code into ruff's format
 types: install ## Check the types of the built wheel with mypy --strict
 	@echo "make types: building the wheel, mypy --strict"
 	@$(IN_VENV)/python tests/packaging/check_types.py
+
+docs: install ## Build the documentation into build/docs; a warning is an error
+	@echo "make docs: mkdocs build --strict"
+	@NO_MKDOCS_2_WARNING=1 $(IN_VENV)/mkdocs build --strict --quiet
+	@echo "make docs: open build/docs/index.html"
 
 # tests/browser look at Prefect's pages. Without a browser they fail and say so; nobody is asked here.
 browser: ## Install Chromium with apt-get, if there is none and it can be done without asking

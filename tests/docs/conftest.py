@@ -22,9 +22,13 @@ def default_block(langgraph_server: LangGraphServer, prefect_server: PrefectServ
 
 
 @pytest.fixture
-def reader(default_block: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def reader(
+    default_block: str, langgraph_server: LangGraphServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """A reader who types what is documented, and leaves neither crons nor variables behind."""
     monkeypatch.chdir(ROOT)
+    # As the tutorial exports it.
+    monkeypatch.setenv("LANGGRAPH_API_URL", langgraph_server.url)
     before = dict(os.environ)
     try:
         yield

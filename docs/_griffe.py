@@ -1,0 +1,28 @@
+"""What griffe, which reads the docstrings for the reference, does not know about them."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import griffe
+
+
+class HouseStyle(griffe.Extension):
+    """Read docstrings as this package writes them.
+
+    `Example:` is what griffe knows as `Examples:`: code, and not prose. What is said about a field of a
+    block stands in its `description`, where Prefect's form has it from.
+    """
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = obj.docstring.value.replace("\nExample:\n", "\nExamples:\n")
+
+    def on_attribute(self, *, attr: griffe.Attribute, **kwargs: Any) -> None:
+        field = attr.value
+        if not isinstance(field, griffe.ExprCall) or attr.docstring is not None:
+            return
+        for argument in field.arguments:
+            if isinstance(argument, griffe.ExprKeyword) and argument.name == "description":
+                attr.docstring = griffe.Docstring(ast.literal_eval(str(argument.value)), parent=attr)
