@@ -1,0 +1,401 @@
+"""How each public name is used with marked secrets.
+
+A scene gets ready while the deployment still answers, and gives back what is to be done: the same scene
+is played once with a deployment that works, and once with one that refuses all and repeats in its
+refusal everything that it was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import os
+import pickle
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow, get_run_logger
+from prefect.exceptions import MissingContextError
+from pydantic import BaseModel, SecretStr
+
+import prefect_langgraph as pl
+from prefect_langgraph import HeaderPolicy, LangGraphAssistant, LangGraphCredentials
+
+YEARLY = "0 0 1 1 *"
+AWAY = "http://127.0.0.1:9"
+
+Action = Callable[[], Any]
+
+
+def say(*values: Any) -> None:
+    """Print it, and log it where there is a run to log for."""
+    text = " ".join(map(str, values))
+    sys.stdout.write(f"{text}\n")
+    with contextlib.suppress(MissingContextError):
+        get_run_logger().warning("%s", text)
+
+
+def call(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Call a public task or flow to its end, whatever its colour."""
+    public = getattr(pl, name)
+    if isinstance(public, Task):
+        public = public.with_options(retry_delay_seconds=0)  # retried, but nobody waits for it
+    called = public(*args, **kwargs)
+    if hasattr(called, "__aiter__"):
+
+        async def collect() -> list[Any]:
+            return [item async for item in called]
+
+        return asyncio.run(collect())
+    if inspect.isawaitable(called):
+
+        async def wait() -> Any:
+            return await called
+
+        return asyncio.run(wait())
+    return list(called) if hasattr(called, "__next__") else called
+
+
+@dataclass
+class Play:
+    """What scenes share.
+
+    Attributes:
+        url: Where the blocks lead.
+        name: The saved block that tasks are given.
+        marks: The secrets, by what they are.
+        folder: Files that are searched: what is pickled here is what Prefect would keep.
+        scratch: Files that users bring along, which are not.
+        shown: The names of the types of all that was shown.
+    went_well: The names of the scenes that raised nothing.
+    """
+
+    url: str
+    name: str
+    marks: Mapping[str, str]
+    folder: Path
+    scratch: Path
+    shown: set[str] = field(default_factory=set)
+    went_well: set[str] = field(default_factory=set)
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """An input whose secret no graph gives back."""
+        return {
+            "tag": "a",
+            "password": self.marks["input"],
+            "usage": {"input_tokens": 1, "output_tokens": 2},
+        }
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        return {
+            "X-Token": f"Bearer {self.marks['call_header']}",
+            "X-Other": SecretStr(self.marks["secret_header"]),
+        }
+
+    @property
+    def plain_headers(self) -> dict[str, str]:
+        return {"X-Token": f"Bearer {self.marks['call_header']}"}
+
+    @property
+    def hook(self) -> str:
+        """A webhook with a password and a token in its address."""
+        secret = self.marks["webhook"]
+        return f"http://ada:{secret}@127.0.0.1:9/hook?token={secret}&a=b"
+
+    @property
+    def configured(self) -> dict[str, Any]:
+        return {"config": {"configurable": {"token": self.marks["config"]}}}
+
+    def block(self, **changes: Any) -> LangGraphCredentials:
+        """A block with secrets, not saved."""
+        given: dict[str, Any] = {
+            "url": self.url,
+            "api_key": self.marks["key"],
+            "headers": {"X-Team": f"Basic {self.marks['block_header']}"},
+            "patience_seconds": 0.5,
+            **changes,
+        }
+        return LangGraphCredentials(**given)
+
+    def save(self) -> None:
+        """Save the block and an assistant under this play's name."""
+        self.block().save(self.name, overwrite=True)
+        assistant = LangGraphAssistant(
+            credentials=LangGraphCredentials.load(self.name), assistant_id="worker", **self.configured
+        )
+        assistant.save(self.name, overwrite=True)
+
+    # -- things on the deployment ------------------------------------------------------------------
+
+    def handle(self, asked: Mapping[str, Any] | None = None, **options: Any) -> pl.RunHandle:
+        """A run on its way."""
+        given = {"credentials": self.name, "headers": self.headers, "webhook": self.hook, **options}
+        return pl.start_run("worker", {**self.input, **(asked or {})}, **given)
+
+    def thread(self) -> str:
+        """A thread with nothing on it."""
+        return pl.create_thread(credentials=self.name, headers=self.headers)
+
+    def used_thread(self) -> str:
+        """A thread with a state."""
+        thread_id = self.thread()
+        options: dict[str, Any] = {"credentials": self.name, "headers": self.headers}
+        pl.run_on_thread(thread_id, "worker", self.input, **options)
+        return thread_id
+
+    def cron(self) -> pl.CronHandle:
+        return pl.create_cron("worker", YEARLY, self.input, credentials=self.name, webhook=self.hook)
+
+    def spec(self) -> pl.CronSpec:
+        return pl.CronSpec(
+            name="yearly", assistant_id="worker", schedule=YEARLY, input=self.input, webhook=self.hook
+        )
+
+    def file(self, text: str) -> str:
+        """A file of the user's."""
+        path = self.scratch / f"{uuid.uuid4()}.jsonl"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    def inputs(self, **asked: Any) -> str:
+        """A file of inputs: Prefect keeps the parameters of flows, so secrets are no parameters."""
+        return self.file(f"{json.dumps({**self.input, **asked})}\n" * 3)
+
+    # -- what is shown -----------------------------------------------------------------------------
+
+    def show(self, value: Any) -> None:
+        """Print it as a careless user would, and pickle it as Prefect does."""
+        items = value if isinstance(value, list | tuple) else [value]
+        self.shown |= {type(item).__name__ for item in items}
+        say(repr(value), str(value))
+        for item in items:
+            if isinstance(item, BaseModel) and not isinstance(item, LangGraphCredentials):
+                say(item.model_dump_json(fallback=str))
+        if isinstance(value, BaseException):
+            say(repr(value.args), repr(vars(value)), getattr(value, "exceptions", ""))
+            say("".join(traceback.format_exception(value)))
+        (self.folder / f"{uuid.uuid4()}.pickle").write_bytes(pickle.dumps(value))
+
+    def scene(self, name: str, action: Action) -> None:
+        """Do it, and show what came of it."""
+        say(f"-- {name}")
+        try:
+            self.show(action())
+        except Exception as error:  # noqa: BLE001 - what it says is the question
+            self.show(error)
+        else:
+            self.went_well.add(name)
+
+
+Scene = Callable[[Play, str], Action]
+
+
+def _later(play: Play, name: str, *args: Any, **kwargs: Any) -> Action:
+    return lambda: call(name, *args, credentials=play.name, **kwargs)
+
+
+def _starts(**options: Any) -> Scene:
+    """A task that makes a run of `worker`."""
+
+    def scene(play: Play, name: str) -> Action:
+        given = {**play.configured, **options, "headers": play.headers, "webhook": play.hook}
+        return _later(play, name, "worker", play.input, **given)
+
+    return scene
+
+
+def _batch(play: Play, name: str) -> Action:
+    given = {"headers": play.headers, "webhook": play.hook, "metadata": {"m": play.marks["metadata"]}}
+    return _later(play, name, "worker", [play.input] * 3, **given, **play.configured)
+
+
+def _on_thread(play: Play, name: str) -> Action:
+    thread_id = play.thread()
+    return _later(play, name, thread_id, "worker", play.input, headers=play.headers, webhook=play.hook)
+
+
+def _temporary_cron(play: Play, name: str) -> Action:
+    def action() -> Any:
+        with pl.temporary_cron(
+            "worker", YEARLY, play.input, credentials=play.name, webhook=play.hook
+        ) as cron:
+            say(repr(cron), cron.handle)
+            return cron.handle
+
+    return action
+
+
+def _with_finalizer(play: Play, name: str) -> Action:
+    @pl.with_finalizer(credentials=play.name, max_wait_seconds=5)
+    @flow(name="leaves something behind")
+    def leaves() -> None:
+        # Each by itself, so that both are tried where nothing works.
+        with contextlib.suppress(pl.LangGraphError):
+            play.handle({"sleep": 30})
+        play.cron()
+        raise LookupError("on purpose")
+
+    return leaves
+
+
+def _trigger(play: Play, name: str) -> Action:
+    def action() -> Any:
+        assistant = LangGraphAssistant(
+            credentials=play.block(), assistant_id="worker", **play.configured
+        )
+        say(repr(assistant), assistant)
+        run = assistant.trigger(play.input)
+        say(repr(run), run.handle)
+        play.shown.add(type(run).__name__)
+        run.wait_for_completion()
+        say(run.fetch_result(), run.cancel())
+        return asyncio.run(twin(assistant))
+
+    async def twin(assistant: LangGraphAssistant) -> Any:
+        run = await assistant.atrigger(play.input)
+        await run.await_for_completion()
+        await run.acancel()
+        return await run.afetch_result()
+
+    return action
+
+
+def _credentials(play: Play, name: str) -> Action:
+    def action() -> Any:
+        block = play.block(header_policy=HeaderPolicy(includes=("x-*",)))
+        say(repr(block), block, block.connection(), block.model_dump(), block.model_dump_json())
+        say(repr(block.get_client()), repr(block.get_sync_client()), vars(block), dict(block))
+        os.environ.update(LANGGRAPH_API_URL=play.url, LANGGRAPH_API_KEY=play.marks["key"])
+        try:
+            say(repr(LangGraphCredentials.from_env()))
+        finally:
+            del os.environ["LANGGRAPH_API_URL"], os.environ["LANGGRAPH_API_KEY"]
+        return LangGraphCredentials.load(play.name)
+
+    return action
+
+
+def _policy(play: Play, name: str) -> Action:
+    def action() -> Any:
+        policy = HeaderPolicy(includes=("x-*",), excludes=("x-other",))
+        say(repr(policy.violations(play.headers)), policy.lint(), policy.passes("X-Token"))
+        return policy.check(play.headers, on_violation="warn")
+
+    return action
+
+
+def _fan_out(play: Play, name: str) -> Action:
+    inputs, output = play.inputs(), str(play.folder / f"{name}-{play.name}.jsonl")
+    options = {"input_path": inputs, "output_path": output, "per_run_tasks": name == "fan_out"}
+    # A block that is not saved is a parameter of the flow, which Prefect keeps.
+    return lambda: call(name, "worker", credentials=play.block(), **options)
+
+
+def _run_assistant(play: Play, name: str) -> Action:
+    # Prefect keeps the parameters of a flow: this mark is looked for everywhere else.
+    asked = {"tag": "a", "password": play.marks["parameter"]}
+    return lambda: pl.run_assistant(play.name, asked, show_values=True)
+
+
+def _cron_window(play: Play, name: str) -> Action:
+    asked = {"tag": "a", "password": play.marks["parameter"]}
+    return _later(
+        play, name, "worker", "* * * * * */1", timedelta(seconds=2), asked, allow_seconds=True
+    )
+
+
+def _reconcile(play: Play, name: str) -> Action:
+    specs = [play.spec(), play.spec().model_copy(update={"name": "b"})]
+    return _later(play, name, specs, owner=f"{name} {play.name}")
+
+
+def _reconcile_flow(play: Play, name: str) -> Action:
+    crons = [play.spec().model_dump(mode="json", exclude_none=True)]
+    specs = play.file(json.dumps({"owner": "secrets", "crons": crons}))
+    return _later(play, name, specs)
+
+
+def _updated(play: Play, name: str) -> Action:
+    values, headers = {"result": play.marks["state"]}, play.headers
+    return _later(play, name, play.used_thread(), values, as_node="finish", headers=headers)
+
+
+def _item(play: Play, name: str) -> Action:
+    return lambda: pl.join_runs(
+        pl.start_runs(
+            None, [pl.RunItem(assistant_id="worker", input=play.input)], credentials=play.name
+        )
+    )
+
+
+SCENES: dict[str, Scene] = {
+    "HeaderPolicy": _policy,
+    "LangGraphAssistant": _trigger,
+    "LangGraphCredentials": _credentials,
+    "LangGraphRun": _trigger,
+    "cancel_run": lambda p, n: _later(p, n, p.handle({"sleep": 30})),
+    "cancel_runs": lambda p, n: _later(p, n, [p.handle({"sleep": 30})]),
+    "create_cron": lambda p, n: _later(p, n, "worker", YEARLY, p.input, webhook=p.hook, **p.configured),
+    "create_thread": lambda p, n: _later(p, n, metadata={"m": p.marks["metadata"]}, headers=p.headers),
+    "cron_window": _cron_window,
+    "delete_cron": lambda p, n: _later(p, n, p.cron(), headers=p.plain_headers),
+    "delete_thread": lambda p, n: _later(p, n, p.thread(), headers=p.headers),
+    "fan_out": _fan_out,
+    "get_run": lambda p, n: _later(p, n, p.handle()),
+    "get_thread_state": lambda p, n: _later(p, n, p.used_thread(), headers=p.headers),
+    "join_run": lambda p, n: _later(p, n, p.handle()),
+    "join_runs": lambda p, n: _later(p, n, [p.handle()]),
+    "join_stream": lambda p, n: _later(p, n, p.handle(stream_resumable=True, stream_mode="updates")),
+    "next_fires": lambda p, n: lambda: pl.next_fires(YEARLY, n=2),
+    "reconcile_crons": _reconcile,
+    "reconcile_crons_flow": _reconcile_flow,
+    "run_assistant": _run_assistant,
+    "run_on_thread": _on_thread,
+    "run_stateless": _starts(),
+    "search_crons": lambda p, n: _later(p, n, headers=p.plain_headers),
+    "start_run": _starts(),
+    "start_runs": _batch,
+    "stream_run": _starts(stream_mode=["updates", "messages-tuple", "custom", "values"]),
+    "stream_to_logs": _starts(),
+    "sweep": lambda p, n: lambda: call(n, p.name, grace_seconds=0),
+    "temporary_cron": _temporary_cron,
+    "update_cron": lambda p, n: _later(p, n, p.cron(), input=p.input, webhook=p.hook),
+    "update_thread_state": _updated,
+    "with_finalizer": _with_finalizer,
+}
+
+
+# Those that send what is to be run.
+CREATING = (
+    "LangGraphAssistant",
+    "create_cron",
+    "cron_window",
+    "fan_out",
+    "reconcile_crons",
+    "run_assistant",
+    "run_on_thread",
+    "run_stateless",
+    "start_run",
+    "start_runs",
+    "stream_run",
+    "stream_to_logs",
+    "temporary_cron",
+    "update_cron",
+    "update_thread_state",
+    "with_finalizer",
+)
+
+
+def scene_of(name: str) -> Scene | None:
+    """The scene of a public name; a twin has its sibling's."""
+    return SCENES.get(name) or (SCENES.get(name[1:]) if name.startswith("a") else None)
