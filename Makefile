@@ -7,6 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 ARGS ?=
 # Test files at a time. Each of these processes starts servers of its own.
 JOBS ?= 2
@@ -19,21 +20,25 @@ export PYTHONUNBUFFERED := 1
 # The machine's own installation must not leak into the checks.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test lint format types docs install browser clean
+.PHONY: help demo test test-oldest lint format types docs install browser clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: install ## Run agents on an embedded LangGraph server and an embedded Prefect, and show what became of them
 	@echo "make demo: running examples/demo.py"
 	@exec $(IN_VENV)/python examples/demo.py
 
+# Coverage is of the whole: chosen tests leave it out.
 test: install browser ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
-	@$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) || { \
+	@$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered) || { \
 	  echo "make test: once more what failed, by itself: two files at a time share two cores"; \
 	  exec $(IN_VENV)/python -m pytest --last-failed --last-failed-no-failures none; \
 	}
+
+test-oldest: ## Run the tests with the oldest versions of Prefect and of the SDK that are supported
+	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 lint: install ## Check style and format with ruff
 	@echo "make lint: ruff check, ruff format --check"
@@ -73,7 +78,7 @@ browser: ## Install Chromium with apt-get, if there is none and it can be done w
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@echo "make: setting up $(VENV); the first time takes a few minutes"
 	@for python in python3.11 python3.12 python3.13 python3 python; do \
 	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
@@ -81,9 +86,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	done; \
 	if [ -z "$${found:-}" ]; then echo "make: needs Python 3.11 or newer, with venv" >&2; exit 1; fi; \
 	if [ ! -x $(IN_VENV)/python ]; then echo "make: $$found -m venv $(VENV)"; $$found -m venv $(VENV); fi
-	@echo "make: pip install -e .[dev] -c constraints.txt"
-	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "make: pip install -e .[dev] -c $(CONSTRAINTS)"
+	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
 clean: ## Remove .venv and everything that was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
