@@ -47,7 +47,7 @@ def cron_window(
     Args:
         assistant_id: The assistant's id or the graph's name.
         schedule: A cron string.
-        duration: How long: seconds, or as ISO 8601 such as "PT2H".
+        duration: How long, such as "PT2H" (ISO 8601) or "02:00:00"; in code also a number of seconds.
         input: The graph's input, as JSON.
         timezone: An IANA name. None is UTC.
         allow_seconds: Says that the sixth field means seconds, as the server reads it.

@@ -47,7 +47,7 @@ def _text(value: Any) -> str:
 @flow(name="langgraph-run-assistant", flow_run_name="run {assistant}")
 def run_assistant(
     assistant: str,
-    input: dict[str, Any] | None = None,
+    input: Any = None,
     *,
     thread_id: str | None = None,
     max_wait_seconds: float | None = None,
@@ -62,7 +62,7 @@ def run_assistant(
 
     Args:
         assistant: The name of a saved `LangGraphAssistant` block.
-        input: The graph's input, a JSON object.
+        input: The graph's input, as JSON.
         thread_id: The thread, a UUID, for an assistant that is to remember. None is a thread that
             exists for this run.
         max_wait_seconds: Wall clock; the flow run fails when it has passed, and its run is cancelled.

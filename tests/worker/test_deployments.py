@@ -144,7 +144,11 @@ def started(
             "cron-window",
             {**tick, "schedule": YEARLY, "duration": "PT1S", "credentials": picked},
         ),
-        "run-assistant": ("run-assistant", {"input": {"question": "What is 6 x 7?"}}),
+        # What somebody types into the form's field for JSON is sent like this.
+        "run-assistant": (
+            "run-assistant",
+            {"input": {"__prefect_kind": "json", "value": '{"question": "What is 6 x 7?"}'}},
+        ),
         "talk": (
             "run-assistant",
             {
@@ -167,7 +171,7 @@ def started(
 
 def released(client: SyncLangGraphClient, flow_run_id: str) -> bool:
     """True as soon as nothing is left: the finalizer runs when the flow run has completed."""
-    return until(lambda: not left_by(client, flow_run_id))
+    return until(lambda: not left_by(client, flow_run_id), seconds=SLOW)
 
 
 def tables(api: Api, flow_run_id: str) -> dict[str, list[dict[str, Any]]]:
@@ -273,7 +277,7 @@ def test_block_that_was_picked_in_the_ui_is_used_and_what_was_made_with_it_relea
     row = prefect_api.completed(started["picked"])
     assert released(client, row["id"])
     said = "LangGraph (the block that was picked): 1 thread deleted"
-    assert until(lambda: said in logs_of(prefect_api.url, row["id"]))
+    assert until(lambda: said in logs_of(prefect_api.url, row["id"]), seconds=SLOW)
 
 
 def test_assistant_made_in_the_form_runs_on_a_json_input(
@@ -341,7 +345,8 @@ def test_killed_process_of_an_assistants_flow_run_is_released_by_its_hook(
     os.kill(int(pid.rpartition(":")[2]), signal.SIGKILL)
     assert until(lambda: not left_by(client, flow_run_id), seconds=SLOW)
     assert prefect_api.ended(flow_run_id)["state_name"] == "Crashed"
-    assert until(lambda: "1 run cancelled" in logs_of(prefect_api.url, flow_run_id))
+    said = "1 run cancelled"
+    assert until(lambda: said in logs_of(prefect_api.url, flow_run_id), seconds=SLOW)
 
 
 # What is left

@@ -16,7 +16,7 @@ from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph._process import HOST, ServerProcess
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from server.owned import YEARLY, left_by, until
-from worker.api import Api, Row
+from worker.api import SLOW, Api, Row
 from worker.served import NAME
 
 BLOCK = "served"
@@ -87,4 +87,4 @@ def test_served_flow_runs_and_leaves_nothing(
 ) -> None:
     row = run(prefect_api, flow_name, RUNS[flow_name])
     # The finalizer is a hook, which runs when the flow run has completed.
-    assert until(lambda: not left_by(client, row["id"]))
+    assert until(lambda: not left_by(client, row["id"]), seconds=SLOW)
