@@ -249,10 +249,10 @@ def _name(place: Any) -> str:
 
 async def connection_of(place: Any) -> Connection:
     """The connection for what a hook finds in a decorator or among a flow run's parameters."""
-    # A block that was given as a flow's parameter comes back as its fields, the secrets masked. In the
-    # process of the flow the block itself is still known.
+    # A block that was given as a flow's parameter comes back as its fields, the secrets masked. A saved
+    # one is among them by its name; another is still known in the process of the flow.
     if isinstance(place, Mapping) and "url" in place:
-        return await resolve_for(str(place["url"]), None, None)
+        return await resolve_for(str(place["url"]), place.get("_block_document_name"), None)
     # One that was picked in the UI comes as a reference to it.
     if isinstance(place, Mapping) and "$ref" in place:
         try:

@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import TaskRunner
 
 from faults._books import Books
-from prefect_langgraph import FanOutResult, fan_out
+from prefect_langgraph import FanOutResult, LangGraphCredentials, fan_out
 
 SECONDS = 20.0
 
@@ -54,4 +54,10 @@ def test_fan_out_shows_each_run_as_a_task_run_on_every_task_runner(
         ("run counted 2", "Completed"): 1,
     }
     assert books.made == 3
+    books.nothing_left()
+
+
+def test_fan_out_with_a_saved_block_itself_is_released_by_its_finalizer(books: Books) -> None:
+    saved = LangGraphCredentials.load(books.block)
+    assert fan_out("counted", [{"tag": "a"}], credentials=saved).values[0]["result"] == "a"
     books.nothing_left()
