@@ -15,7 +15,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph._process import HOST, ServerProcess
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
-from server.owned import YEARLY, left_by, until
+from server.owned import FOREVER, YEARLY, left_by, until
 from worker.api import SLOW, Api, Row
 from worker.served import NAME
 
@@ -66,9 +66,9 @@ def served(
         yield
 
 
-def run(api: Api, flow_name: str, parameters: Mapping[str, Any]) -> Row:
-    deployment = api.ask("GET", f"/deployments/name/{flow_name}/{NAME}")
-    return api.completed(api.run(deployment, parameters))
+def deployment_of(api: Api, flow_name: str) -> Row:
+    row: Row = api.ask("GET", f"/deployments/name/{flow_name}/{NAME}")
+    return row
 
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -85,6 +85,20 @@ RUNS: dict[str, dict[str, Any]] = {
 def test_served_flow_runs_and_leaves_nothing(
     flow_name: str, prefect_api: Api, client: SyncLangGraphClient
 ) -> None:
-    row = run(prefect_api, flow_name, RUNS[flow_name])
+    deployment = deployment_of(prefect_api, flow_name)
+    row = prefect_api.completed(prefect_api.run(deployment, RUNS[flow_name]))
     # The finalizer is a hook, which runs when the flow run has completed.
     assert until(lambda: not left_by(client, row["id"]), seconds=SLOW)
+
+
+@pytest.mark.usefixtures("served")
+def test_served_flow_that_is_cancelled_leaves_nothing(
+    prefect_api: Api, client: SyncLangGraphClient
+) -> None:
+    parameters = {"assistant_id": "worker", "inputs": [FOREVER, FOREVER]}
+    flow_run_id = prefect_api.run(deployment_of(prefect_api, "langgraph-fan-out"), parameters)
+    assert until(lambda: len(left_by(client, flow_run_id).runs) == 2, seconds=SLOW)
+    cancelling = {"state": {"type": "CANCELLING"}}
+    prefect_api.ask("POST", f"/flow_runs/{flow_run_id}/set_state", cancelling)
+    assert until(lambda: not left_by(client, flow_run_id), seconds=SLOW)
+    assert prefect_api.ended(flow_run_id)["state_name"] == "Cancelled"
