@@ -342,7 +342,6 @@ SCENES: dict[str, Scene] = {
     "HeaderPolicy": _policy,
     "LangGraphAssistant": _trigger,
     "LangGraphCredentials": _credentials,
-    "LangGraphRun": _trigger,
     "cancel_run": lambda p, n: _later(p, n, p.handle({"sleep": 30})),
     "cancel_runs": lambda p, n: _later(p, n, [p.handle({"sleep": 30})]),
     "create_cron": lambda p, n: _later(p, n, "worker", YEARLY, p.input, webhook=p.hook, **p.configured),

@@ -39,6 +39,9 @@ from prefect_langgraph.testing import (
     run_prefect_server,
 )
 
+# One play for all tests: a minute or so, and several beside others on a small machine.
+pytestmark = pytest.mark.timeout(600)
+
 HERE = Path(__file__).parent
 AGENT = HERE.parents[1] / "examples" / "agent"
 MARKS = (
@@ -188,7 +191,7 @@ def run_play(
         input=json.dumps({**told, "url": langgraph.url}).encode(),
         env=environment,
         capture_output=True,
-        timeout=280,
+        timeout=500,
         check=False,
     )
 
