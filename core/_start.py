@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefect_langgraph import _outcomes
+from prefect_langgraph._claims import claim
 from prefect_langgraph._client import Deployment, InDoubtError
 from prefect_langgraph._deadline import Deadline
 from prefect_langgraph._log import run_logger
 from prefect_langgraph.errors import (
     DeploymentError,
-    InvalidRequestError,
     NotFoundError,
     ThreadBusyError,
 )
@@ -126,6 +126,7 @@ class Starter:
         self._token = uuid.uuid4().hex
         self._doubt_since: float | None = None
         self._doing = f"start a run of {request.assistant_id}"
+        self._doing_thread = f"create a thread for {request.assistant_id}"
 
     @property
     def leaves_trace(self) -> bool:
@@ -147,7 +148,14 @@ class Starter:
             dedicated = thread_id_of(text)
             thread_id = self._user_thread_id or dedicated
             began = time.monotonic()
-            claimed = await self._claim(dedicated, text)
+            claimed = await claim(
+                self._deployment,
+                dedicated,
+                holder=self._token,
+                tags=self._thread_tags(text),
+                doing=self._doing_thread,
+                deadline=self._deadline,
+            )
             found: tuple[str, RunStatus] | Literal["again"] | None = None
             if not claimed:
                 found = await self._look(thread_id, dedicated, text)
@@ -173,7 +181,7 @@ class Starter:
         dedicated = str(uuid.uuid4())
         thread_id = self._user_thread_id or dedicated
         if self._user_thread_id is None or self.leaves_trace:
-            await self._create_thread(dedicated, None, "do_nothing")
+            await self._create_thread(dedicated)
         run_id = None
         while run_id is None:
             run_id, _ = await self._create(thread_id, dedicated, None)
@@ -196,19 +204,6 @@ class Starter:
 
     # -- claims ----------------------------------------------------------------------------------
 
-    async def _claim(self, thread_id: str, key: str) -> bool:
-        """True when nobody claimed the key before."""
-        try:
-            await self._create_thread(thread_id, key, "raise")
-        except InDoubtError as doubt:
-            await self._bear(doubt)
-        except InvalidRequestError as error:
-            if error.status_code != 409:
-                raise
-        else:
-            return True
-        return False
-
     async def _bear(self, doubt: InDoubtError) -> None:
         """Pause after a lost answer; raise when doubts have lasted for too long."""
         now = time.monotonic()
@@ -218,40 +213,30 @@ class Starter:
             raise doubt.cause
         await asyncio.sleep(min(_LOOK_EVERY_SECONDS + (now - self._doubt_since) / 4, 2.0))
 
-    async def _create_thread(self, thread_id: str, key: str | None, if_exists: str) -> None:
-        threads = self._deployment.client.threads
+    def _thread_tags(self, key: str | None) -> dict[str, Any]:
         if self._user_thread_id is None:
-            metadata = self._tags(key, owns_thread=True)
-        else:
-            # The claim goes with the flow run even where the run does not.
-            metadata = self._owner.tags(key=key, owns_thread=True)
-            if not self._detached:
-                metadata[TARGET_THREAD] = self._user_thread_id
-        metadata[CLAIM] = self._token
-        await self._deployment.send(
-            lambda: threads.create(
-                thread_id=thread_id,
-                if_exists="raise" if if_exists == "raise" else "do_nothing",
-                metadata=metadata,
-            ),
-            doing=f"create a thread for {self._request.assistant_id}",
-            deadline=self._deadline,
-            repeatable=if_exists != "raise",
-        )
+            return self._tags(key, owns_thread=True)
+        # The claim goes with the flow run even where the run does not.
+        tags = self._owner.tags(key=key, owns_thread=True)
+        if not self._detached:
+            tags[TARGET_THREAD] = self._user_thread_id
+        return tags
 
-    async def _is_ours(self, claim_id: str) -> bool | None:
-        """Whether this call made the claim; None when there is no such claim any more."""
-        lookup = self._deployment.lookup
-        thread = await lookup.thread(claim_id, self._deadline, patient=True)
-        return None if thread is None else (thread.get("metadata") or {}).get(CLAIM) == self._token
+    async def _create_thread(self, thread_id: str) -> None:
+        threads = self._deployment.client.threads
+        metadata = {**self._thread_tags(None), CLAIM: self._token}
+        await self._deployment.send(
+            lambda: threads.create(thread_id=thread_id, if_exists="do_nothing", metadata=metadata),
+            doing=self._doing_thread,
+            deadline=self._deadline,
+        )
 
     async def _look(
         self, thread_id: str, claim_id: str, key: str | None
     ) -> tuple[str, RunStatus] | Literal["again"] | None:
-        """The run under a claim that was taken; None when it is for us to start it.
+        """The run under another's claim; None when it is for us to start it.
 
-        `again` when the claim itself is gone: its answer was lost before the server had it, or it was
-        released meanwhile.
+        `again` when the claim was released meanwhile.
         """
         grace_ends: float | None = None
         while True:
@@ -259,9 +244,9 @@ class Starter:
             if found is not None:
                 return found
             if grace_ends is None:
-                ours = await self._is_ours(claim_id)
-                if ours is not False:
-                    return None if ours else "again"
+                lookup = self._deployment.lookup
+                if await lookup.thread(claim_id, self._deadline, patient=True) is None:
+                    return "again"
                 grace_ends = time.monotonic() + CLAIM_GRACE_SECONDS
             if time.monotonic() >= grace_ends:
                 return None
