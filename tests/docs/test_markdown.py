@@ -14,9 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
 from prefect import Flow, Task
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.flows import load_flow_from_entrypoint
 
 import prefect_langgraph
 
@@ -67,6 +71,17 @@ def files_of(page: Path) -> list[Block]:
     return [block for block in blocks_of(page) if block.title is not None]
 
 
+def write_files(page: Path, folder: Path) -> None:
+    """Make the files of a page."""
+    for block in files_of(page):
+        assert block.title is not None
+        if block.language in {"python", "py"}:
+            compile(block.code, block.title, "exec", dont_inherit=True)
+        file = folder / block.title
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.code, encoding="utf-8")
+
+
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=name)
 def test_code_of_a_page_runs_in_its_order(page: Path, tmp_path: Path) -> None:
@@ -88,13 +103,7 @@ def test_code_of_a_page_runs_in_its_order(page: Path, tmp_path: Path) -> None:
 def test_files_of_a_page_are_a_project_whose_tests_pass(
     page: Path, tmp_path: Path, default_block: str
 ) -> None:
-    for block in files_of(page):
-        assert block.title is not None
-        if block.language in {"python", "py"}:
-            compile(block.code, block.title, "exec", dont_inherit=True)
-        file = tmp_path / block.title
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(block.code, encoding="utf-8")
+    write_files(page, tmp_path)
     tests = [block.title for block in files_of(page) if (block.title or "").startswith("test_")]
     if not tests:
         return
@@ -107,6 +116,24 @@ def test_files_of_a_page_are_a_project_whose_tests_pass(
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+DEPLOYED = [page for page in PAGES if "prefect.yaml" in {block.title for block in files_of(page)}]
+
+
+@pytest.mark.parametrize("page", DEPLOYED, ids=name)
+def test_deployments_of_a_page_are_flows_that_take_the_parameters(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    deployments = yaml.safe_load((tmp_path / "prefect.yaml").read_text("utf-8"))["deployments"]
+    assert deployments
+    for deployment in deployments:
+        flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
+        flow.validate_parameters(deployment["parameters"])
+        for schedule in deployment["schedules"]:
+            CronSchedule(**schedule)
 
 
 def anchors_of(page: Path) -> set[str]:
