@@ -375,11 +375,13 @@ SCENES: dict[str, Scene] = {
 
 
 # Those that send what is to be run.
-CREATING = """
-    LangGraphAssistant create_cron cron_window fan_out reconcile_crons run_assistant
-    run_on_thread run_stateless start_run start_runs stream_run stream_to_logs
-    temporary_cron update_cron update_thread_state with_finalizer
-""".split()
+# fmt: off
+CREATING = (
+    "LangGraphAssistant", "create_cron", "cron_window", "fan_out", "reconcile_crons",
+    "run_assistant", "run_on_thread", "run_stateless", "start_run", "start_runs", "stream_run",
+    "stream_to_logs", "temporary_cron", "update_cron", "update_thread_state", "with_finalizer",
+)
+# fmt: on
 
 
 def scene_of(name: str) -> Scene | None:
