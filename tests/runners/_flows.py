@@ -153,7 +153,7 @@ def submits_and_retries(block: str) -> None:
 
 
 @flow
-def waits(block: str, key: str | None = None) -> str:
-    work = {"tag": "gated", "gate": True}
-    future = run_stateless.submit("counted", work, credentials=block, idempotency_key=key)
+def waits(block: str) -> str:
+    """A run that waits for its test."""
+    future = run_stateless.submit("counted", {"tag": "gated", "gate": True}, credentials=block)
     return str(future.result()["result"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from distributed import LocalCluster
 from prefect.task_runners import TaskRunner
+from prefect_dask import DaskTaskRunner
 
 from faults._books import Books
 from runners import _flows as flows
@@ -32,19 +34,12 @@ def test_every_call_makes_one_run_which_the_second_execution_adopts(
     books.nothing_left()
 
 
-def test_runs_that_other_processes_join_leave_nothing_without_a_finalizer(
-    books: Books, runner: TaskRunner[Any]
-) -> None:
-    assert flows.unowned.with_options(task_runner=runner)(books.block) == ["same"] * 5
-    assert books.made == 5
-    books.nothing_left()
-
-
 def test_retried_task_that_submits_to_other_processes_starts_again_without_an_idempotency_key(
-    books: Books, pool: TaskRunner[Any]
+    books: Books, cluster: LocalCluster
 ) -> None:
     flows.SUBMITTED.clear()
-    flows.submits_and_retries.with_options(task_runner=pool)(books.block)
+    on_dask = DaskTaskRunner(address=cluster.scheduler_address)
+    flows.submits_and_retries.with_options(task_runner=on_dask)(books.block)
     derived, chosen = flows.SUBMITTED[None], flows.SUBMITTED["mine"]
     assert len(set(derived)) == 2
     assert len(set(chosen)) == 1

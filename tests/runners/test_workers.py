@@ -70,13 +70,12 @@ def busy_worker(client: Client) -> int:
     return int(client.run(os.getpid, workers=[address])[address])
 
 
-@pytest.mark.parametrize("key", [None, "mine"])
 def test_run_of_a_dask_worker_that_died_is_adopted_by_the_one_that_gets_its_task(
-    books: Books, cluster: LocalCluster, key: str | None
+    books: Books, cluster: LocalCluster
 ) -> None:
     waits = flows.waits.with_options(task_runner=DaskTaskRunner(address=cluster.scheduler_address))
     results: list[Any] = []
-    flow_run = threading.Thread(target=lambda: results.append(waits(books.block, key)))
+    flow_run = threading.Thread(target=lambda: results.append(waits(books.block)))
     flow_run.start()
     books.wait_for_execution("gated")
     with Client(cluster, set_as_default=False) as client:
