@@ -136,7 +136,7 @@ class LangGraphAssistant(JobBlock[Any]):
     _description = "An assistant of a LangGraph deployment, with its configuration."
 
     # What pydantic refuses may be a secret in the wrong field.
-    model_config = ConfigDict(title="LangGraph Assistant", hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
     _refuse_quietly = model_validator(mode="wrap")(refuse_quietly)
 
     # `position` is the order of the UI's form: a Prefect server on PostgreSQL keeps none of its own.

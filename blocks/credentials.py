@@ -68,7 +68,7 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
     _description = "Address and secrets of a LangGraph deployment (LangSmith or self-hosted)."
 
     # What pydantic refuses may be a secret in the wrong field.
-    model_config = ConfigDict(title="LangGraph Credentials", hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
     _refuse_quietly = model_validator(mode="wrap")(refuse_quietly)
 
     # `position` is the order of the UI's form: a Prefect server on PostgreSQL keeps none of its own.

@@ -1,15 +1,27 @@
-"""A block that was picked in Prefect's UI, which a flow run's parameters hold as a reference."""
+"""A block that is picked in Prefect's UI: in a form, and in a flow run's parameters as a reference."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
 
+import httpx
 import pytest
 
-from prefect_langgraph import LangGraphCredentials, LangGraphError
+from prefect_langgraph import LangGraphAssistant, LangGraphCredentials, LangGraphError
 from prefect_langgraph.flows.finalizer import connection_of
 from prefect_langgraph.testing import PrefectServer
+
+
+def test_credentials_are_picked_in_the_form_of_an_assistant(prefect_server: PrefectServer) -> None:
+    LangGraphAssistant.register_type_and_schema()
+    kind = httpx.get(f"{prefect_server.api_url}/block_types/slug/langgraph-assistant").json()
+    wanted = {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}}
+    schemas = httpx.post(f"{prefect_server.api_url}/block_schemas/filter", json=wanted).json()
+    fields = schemas[0]["fields"]
+    # Prefect files a block's definition under its title, and asks for JSON where it finds none.
+    name = fields["properties"]["credentials"]["$ref"].removeprefix("#/definitions/")
+    assert fields["definitions"][name]["block_type_slug"] == "langgraph-credentials"
 
 
 def test_finalizer_connects_with_the_block_that_was_picked(prefect_server: PrefectServer) -> None:
