@@ -16,3 +16,8 @@ def run_logger() -> LoggerOrAdapter:
         return get_run_logger()
     except MissingContextError:
         return get_logger("langgraph")
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things in words: `1 run`, `2,000 runs`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

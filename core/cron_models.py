@@ -255,12 +255,13 @@ def _row(
     fields: Sequence[str] = (),
 ) -> dict[str, str]:
     return {
+        # Ids last: Prefect's pages cut off what is wide.
         "action": action,
         "name": name,
-        "assistant": cron.assistant_id,
         "schedule": cron.schedule,
         "timezone": cron.timezone or "UTC",
         "differs": _joined(fields),
+        "assistant": cron.assistant_id,
         "cron": cron_id or "",
     }
 

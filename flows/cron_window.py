@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from prefect_langgraph._cron_report import publish_table, rows_of, table_key
-from prefect_langgraph._log import run_logger
+from prefect_langgraph._log import counted, run_logger
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
@@ -101,7 +101,8 @@ def cron_window(
         window.cancel_runs = max_results is not None and len(result) >= max_results
     result = window.results
     counts = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
-    said = f"{len(result)} firings of {assistant_id} on {schedule!r}: {counts or 'none'}"
+    fired = f"{counted(len(result), 'firing')} of {assistant_id} on {schedule!r}"
+    said = f"{fired}: {counts}" if counts else fired
     run_logger().info("%s", said)
     io_loop().run(publish_table, table_key("langgraph-cron-window"), rows_of(result), said)
     return result

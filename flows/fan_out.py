@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlencode
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -19,6 +20,7 @@ from prefect_langgraph._batch_items import Item
 from prefect_langgraph._deadline import Deadline, check_count
 from prefect_langgraph._events import FanOutEvents
 from prefect_langgraph._fan_out import FanOut
+from prefect_langgraph._log import counted
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph._many import OnFailure
 from prefect_langgraph._progress import FanOutProgress
@@ -221,7 +223,8 @@ def _studio_link(handle: RunHandle) -> str | None:
     """Where a person can answer a run that waits for one."""
     if not handle.run_id:
         return None
-    return f"https://smith.langchain.com/studio/?baseUrl={handle.url}&threadId={handle.thread_id}"
+    asked = urlencode({"baseUrl": handle.url, "threadId": handle.thread_id})
+    return f"https://smith.langchain.com/studio/?{asked}"
 
 
 async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> FanOutResult:
@@ -292,8 +295,8 @@ async def _fan_out(
 def _name() -> str:
     parameters = flow_run.parameters
     inputs = parameters.get("inputs")
-    many = f"{len(inputs):,}" if isinstance(inputs, list) else "many"
-    return f"fan out {many} runs of {parameters.get('assistant_id') or 'assistants'}"
+    many = counted(len(inputs), "run") if isinstance(inputs, list) else "runs"
+    return f"fan out {many} of {parameters.get('assistant_id') or 'assistants'}"
 
 
 @with_finalizer(parameter="credentials", max_wait_seconds=RELEASE_SECONDS)

@@ -5,13 +5,18 @@
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.cron_models import CronPlan
-from prefect_langgraph.tasks.reconcile import reconcile_crons
+from prefect_langgraph.tasks.reconcile import reconcile_crons, reconcile_name
 
 
-@flow(name="langgraph-reconcile-crons", flow_run_name="reconcile crons of {owner}")
+def _name() -> str:
+    return reconcile_name(flow_run.parameters.get("owner"), flow_run.parameters.get("specs"))
+
+
+@flow(name="langgraph-reconcile-crons", flow_run_name=_name)
 def reconcile_crons_flow(
     specs: str | list[dict[str, Any]],
     *,

@@ -90,7 +90,7 @@ def run_assistant(
     run.wait_for_completion(max_wait_seconds)
     values = run.fetch_result()
     if show_values:
-        said = f"What {run.handle.assistant_id} came to"
+        said = f"The values of a run of {run.handle.assistant_id}"
         key = table_key("langgraph-assistant", assistant)
         io_loop().run(publish_table, key, table_rows(values), said)
     return values

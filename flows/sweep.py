@@ -2,6 +2,8 @@
 
 # No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
+from collections.abc import Sequence
+
 from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 from prefect.events import emit_event
@@ -9,7 +11,7 @@ from prefect.runtime import flow_run
 
 from prefect_langgraph._client import deployment_for
 from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._log import run_logger
+from prefect_langgraph._log import counted, run_logger
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph._release_events import NAMED, SWEEP_ENDED
 from prefect_langgraph._sweep import Policy, sweep_deployment
@@ -64,7 +66,7 @@ async def _sweep(
     await _publish(report)
     if failures:
         raise LangGraphError(
-            f"{_sentence(report)} {len(failures)} steps failed; the next sweep tries them again. "
+            f"{_sentence(report)} {counted(len(failures), 'step')} failed; the next sweep tries again. "
             f"The first: {failures[0]}"
         )
     return report
@@ -74,11 +76,16 @@ async def _publish(report: SweepReport) -> None:
     """Say what was done: in the log, as an artifact and as an event."""
     logger = run_logger()
     logger.info(_sentence(report))
-    for entry in report.released[:NAMED]:
-        logger.info("%s %s: %s", _verb(report), entry.flow_run_name or entry.flow_run_id, entry.reason)
+    released = [entry for entry in report.released if _count(entry)]
+    for entry in released[:NAMED]:
+        whose = entry.flow_run_name or entry.flow_run_id
+        things = _things([entry])
+        logger.info("Flow run %r (%s): %s %s", whose, entry.reason, _verb(report).lower(), things)
     for failure in report.failures[:NAMED]:
         logger.error(failure)
-    shown = [*report.released, *report.kept][:_ROWS]
+    # Last those of which nothing is left but threads that are somebody's to keep.
+    ordered = sorted(report.entries, key=lambda entry: (not _count(entry), entry.action != "release"))
+    shown = ordered[:_ROWS]
     more = len(report.entries) - len(shown)
     await acreate_table_artifact(
         key=ARTIFACT_KEY,
@@ -110,29 +117,50 @@ def _verb(report: SweepReport) -> str:
 
 
 def _sentence(report: SweepReport) -> str:
-    counts = report.counts
-    return (
-        f"{_verb(report)} {counts['crons']} crons, {counts['runs']} active runs and "
-        f"{counts['threads']} threads of {counts['flow_runs']} flow runs; left those of "
-        f"{len(report.kept)} alone."
-    )
+    released = [entry for entry in report.released if _count(entry)]
+    of = counted(len(released), "flow run")
+    said = f"{_verb(report)} {_things(released)} of {of}." if released else "Nothing to release."
+    kept = len(report.kept)
+    return f"{said} {counted(kept, 'flow run')} {'was' if kept == 1 else 'were'} left alone."
+
+
+def _things(entries: Sequence[SweepEntry]) -> str:
+    """What entries list, in words."""
+    numbers = {
+        "cron": sum(len(entry.crons) for entry in entries),
+        "active run": sum(len(entry.runs) for entry in entries),
+        "thread": sum(len(entry.threads) for entry in entries),
+    }
+    return ", ".join(counted(number, word) for word, number in numbers.items() if number)
+
+
+def _count(entry: SweepEntry) -> int:
+    return len(entry.crons) + len(entry.runs) + len(entry.threads)
 
 
 def _row(entry: SweepEntry) -> dict[str, str | int]:
+    nothing = entry.action == "release" and not _count(entry)
+    # What is wide comes last: Prefect's pages cut it off.
     return {
         "flow run": entry.flow_run_name or "",
-        "id": entry.flow_run_id,
-        "action": entry.action,
-        "why": entry.reason,
+        "action": "nothing to release" if nothing else entry.action,
         "crons": len(entry.crons),
         "runs": len(entry.runs),
         "threads": len(entry.threads),
         "waiting": len(entry.waiting),
+        "why": entry.reason,
+        "id": entry.flow_run_id,
         "deployment": entry.url,
     }
 
 
-@flow(name="langgraph-sweep")
+def _name() -> str:
+    given = flow_run.parameters.get("credentials") or DEFAULT_BLOCK
+    names = given if isinstance(given, str) else ", ".join(map(str, given))
+    return f"sweep {names}" + (" (dry run)" if flow_run.parameters.get("dry_run") else "")
+
+
+@flow(name="langgraph-sweep", flow_run_name=_name)
 def sweep(
     credentials: str | list[str] | None = None,
     *,
@@ -181,7 +209,7 @@ def sweep(
     return io_loop().run(_sweep, **locals())
 
 
-@flow(name="langgraph-sweep")
+@flow(name="langgraph-sweep", flow_run_name=_name)
 async def asweep(
     credentials: str | list[str] | None = None,
     *,

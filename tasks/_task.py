@@ -12,6 +12,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.tasks import TaskRunNameCallbackWithParameters
 
 from prefect_langgraph._runs import Context, check_request, context_of
 from prefect_langgraph._start import RunRequest
@@ -98,7 +99,7 @@ async def _await(result: Awaitable[R], caller: tuple[str, int] | None) -> R:
 
 
 def langgraph_task(
-    name: str, *, run_name: str | Callable[[], str]
+    name: str, *, run_name: str | Callable[[], str] | TaskRunNameCallbackWithParameters
 ) -> Callable[[Callable[P, R]], LangGraphTask[P, R]]:
     """Make a function one of this package's tasks.
 

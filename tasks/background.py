@@ -218,7 +218,7 @@ async def astart_run(
     return await io_loop().arun(_start, **locals())
 
 
-@langgraph_task("get_run", run_name="look at a run")
+@langgraph_task("get_run", run_name="look at {handle.assistant_id}")
 def get_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
     """Look how a run stands, without waiting for it.
 
@@ -242,7 +242,7 @@ def get_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
     return io_loop().run(_get, **locals())
 
 
-@langgraph_task("get_run", run_name="look at a run")
+@langgraph_task("get_run", run_name="look at {handle.assistant_id}")
 async def aget_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
     """Look how a run stands: the asynchronous twin of `get_run`."""
     return await io_loop().arun(_get, **locals())

@@ -113,7 +113,22 @@ async def _context_for_cron(cron: CronHandle | str, credentials: Credentials) ->
     return await context_for(credentials)
 
 
-@langgraph_task("update_cron", run_name="update cron")
+def _update_name(parameters: Mapping[str, Any]) -> str:
+    return f"update {_called(parameters.get('cron'))}"
+
+
+def _delete_name(parameters: Mapping[str, Any]) -> str:
+    return f"delete {_called(parameters.get('cron'))}"
+
+
+def _called(cron: Any) -> str:
+    """A cron as a task run is named after it: by its name, its assistant or its id."""
+    if isinstance(cron, CronHandle):
+        return f"cron {cron.name}" if cron.name else f"cron of {cron.assistant_id}"
+    return f"cron {cron}"
+
+
+@langgraph_task("update_cron", run_name=_update_name)
 def update_cron(
     cron: CronHandle | str,
     *,
@@ -184,7 +199,7 @@ def update_cron(
     return io_loop().run(_update, **locals())
 
 
-@langgraph_task("update_cron", run_name="update cron")
+@langgraph_task("update_cron", run_name=_update_name)
 async def aupdate_cron(
     cron: CronHandle | str,
     *,
@@ -212,7 +227,7 @@ async def aupdate_cron(
     return await io_loop().arun(_update, **locals())
 
 
-@langgraph_task("delete_cron", run_name="delete cron")
+@langgraph_task("delete_cron", run_name=_delete_name)
 def delete_cron(
     cron: CronHandle | str,
     *,
@@ -241,7 +256,7 @@ def delete_cron(
     io_loop().run(_delete, **locals())
 
 
-@langgraph_task("delete_cron", run_name="delete cron")
+@langgraph_task("delete_cron", run_name=_delete_name)
 async def adelete_cron(
     cron: CronHandle | str,
     *,

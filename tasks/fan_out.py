@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from langgraph_sdk.schema import All, Config, Durability
-from prefect.runtime import task_run
 
 from prefect_langgraph import _many, _runs
 from prefect_langgraph._deadline import Deadline, check_count
 from prefect_langgraph._fan_out import FanOut
+from prefect_langgraph._log import counted
 from prefect_langgraph._loop import io_loop
 from prefect_langgraph._many import OnFailure
 from prefect_langgraph._runs import CancelAction, OnTimeout, check_choice
@@ -29,21 +29,24 @@ from prefect_langgraph.tasks._task import (
 )
 
 
-def _start_name() -> str:
-    return f"start {_count('inputs')} runs"
+# Prefect hands over what came of futures; `prefect.runtime` would still show the futures themselves.
+def _start_name(parameters: Mapping[str, Any]) -> str:
+    assistant = parameters.get("assistant_id")
+    return f"start {_runs_in(parameters, 'inputs')}" + (f" of {assistant}" if assistant else "")
 
 
-def _join_name() -> str:
-    return f"join {_count()} runs"
+def _join_name(parameters: Mapping[str, Any]) -> str:
+    return f"join {_runs_in(parameters, 'handles')}"
 
 
-def _cancel_name() -> str:
-    return f"cancel {_count()} runs"
+def _cancel_name(parameters: Mapping[str, Any]) -> str:
+    return f"cancel {_runs_in(parameters, 'handles')}"
 
 
-def _count(parameter: str = "handles") -> int:
-    many: Any = task_run.parameters.get(parameter)
-    return len(many) if isinstance(many, Sequence) else 0
+def _runs_in(parameters: Mapping[str, Any], name: str) -> str:
+    many = parameters.get(name)
+    # What is no list is refused by the task itself.
+    return counted(len(many), "run") if isinstance(many, Sequence) else "runs"
 
 
 async def _contexts(handles: Sequence[RunHandle], credentials: Credentials) -> _many.Contexts:
@@ -154,7 +157,7 @@ async def _start(
     handles = await fan_out.start()
     origins = Counter(handle.origin for handle in handles)
     shown = ", ".join(f"{count} {origin}" for origin, count in sorted(origins.items()))
-    context.logger.info("Started %d runs: %s", len(handles), shown or "none")
+    context.logger.info("%s: %s", counted(len(handles), "run"), shown or "none to start")
     return handles
 
 

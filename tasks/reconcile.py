@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from prefect_langgraph._cron_report import publish_table, table_key
 from prefect_langgraph._cron_specs import Specs
 from prefect_langgraph._loop import io_loop
@@ -9,6 +13,16 @@ from prefect_langgraph._reconcile import reconcile
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.cron_models import CronPlan
 from prefect_langgraph.tasks._task import context_for, langgraph_task
+
+
+def _run_name(parameters: Mapping[str, Any]) -> str:
+    return reconcile_name(parameters.get("owner"), parameters.get("specs"))
+
+
+def reconcile_name(owner: str | None, specs: Any) -> str:
+    """What runs that reconcile are called: by the owner, or by the file that says it."""
+    whose = owner or (specs if isinstance(specs, str | Path) else None)
+    return f"reconcile crons of {whose}" if whose else "reconcile crons"
 
 
 async def reconciled(
@@ -33,11 +47,13 @@ async def _reconcile(
     credentials: Credentials,
 ) -> CronPlan:
     plan = await reconciled(specs, owner=owner, prune=prune, dry_run=dry_run, credentials=credentials)
-    await publish_table(table_key("langgraph-crons", plan.owner), plan.rows(), str(plan))
+    said = str(plan)
+    said = said[0].upper() + said[1:]
+    await publish_table(table_key("langgraph-crons", plan.owner), plan.rows(), said)
     return plan
 
 
-@langgraph_task("reconcile_crons", run_name="reconcile crons")
+@langgraph_task("reconcile_crons", run_name=_run_name)
 def reconcile_crons(
     specs: Specs,
     *,
@@ -81,7 +97,7 @@ def reconcile_crons(
     return io_loop().run(_reconcile, **locals())
 
 
-@langgraph_task("reconcile_crons", run_name="reconcile crons")
+@langgraph_task("reconcile_crons", run_name=_run_name)
 async def areconcile_crons(
     specs: Specs,
     *,

@@ -315,7 +315,7 @@ def test_deployment_that_is_away_does_not_keep_others_from_being_swept(
     LangGraphCredentials(url=proxy.url, patience_seconds=0.3).save("sweep-away", overwrite=True)
     flow_run_id = leave(Completed())
     proxy.refuse()
-    with pytest.raises(LangGraphError, match="1 steps failed"):
+    with pytest.raises(LangGraphError, match="1 step failed"):
         sweep(["sweep-away", BLOCK], grace_seconds=0)
     assert not left_by(client, flow_run_id)
 
