@@ -7,6 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
+# Where several files pin a package, the first one counts.
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 # Test files at a time. Each of these processes starts servers of its own.
@@ -32,13 +33,13 @@ demo: install ## Run agents on an embedded LangGraph server and an embedded Pref
 # Coverage is of the whole: chosen tests leave it out.
 test: install browser ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
-	@$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered) || { \
+	@$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered) || { \
 	  echo "make test: once more what failed, by itself: two files at a time share two cores"; \
 	  exec $(IN_VENV)/python -m pytest --last-failed --last-failed-no-failures none; \
 	}
 
 test-oldest: ## Run the tests with the oldest versions of Prefect and of the SDK that are supported
-	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS="constraints-oldest.txt constraints.txt"
 
 lint: install ## Check style and format with ruff
 	@echo "make lint: ruff check, ruff format --check"
@@ -86,8 +87,9 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	done; \
 	if [ -z "$${found:-}" ]; then echo "make: needs Python 3.11 or newer, with venv" >&2; exit 1; fi; \
 	if [ ! -x $(IN_VENV)/python ]; then echo "make: $$found -m venv $(VENV)"; $$found -m venv $(VENV); fi
-	@echo "make: pip install -e .[dev] -c $(CONSTRAINTS)"
-	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@echo "make: pip install -e .[dev], pinned by $(CONSTRAINTS)"
+	@awk -F== '!seen[$$1]++' $(CONSTRAINTS) >$(VENV)/constraints.txt
+	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
 	@touch $@
 
 clean: ## Remove .venv and everything that was built

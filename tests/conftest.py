@@ -63,6 +63,14 @@ def langgraph_server() -> Iterator[LangGraphServer]:
         yield server
 
 
+# Folders whose few tests take long: begun first, or one process would be alone with them at the end.
+_LONG = ("worker", "secrets", "runners", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in _LONG)
+
+
 class _Ran:
     count = 0
 
