@@ -21,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 # The machine's own installation must not leak into the checks.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-oldest lint format types docs install browser clean
+.PHONY: help demo test test-oldest lint format types docs install system clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,7 +31,7 @@ demo: install ## Run agents on an embedded LangGraph server and an embedded Pref
 	@exec $(IN_VENV)/python examples/demo.py
 
 # Coverage is of the whole: chosen tests leave it out.
-test: install browser ## Run the tests, against real servers on free ports
+test: install system ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
 	@$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered) || { \
 	  echo "make test: once more what failed, by itself: two files at a time share two cores"; \
@@ -60,20 +60,24 @@ docs: install ## Build the documentation into build/docs; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(IN_VENV)/mkdocs build --strict --quiet
 	@echo "make docs: open build/docs/index.html"
 
-# tests/browser look at Prefect's pages. Without a browser they fail and say so; nobody is asked here.
-browser: ## Install Chromium with apt-get, if there is none and it can be done without asking
-	@if command -v chromium chromium-browser google-chrome >/dev/null; then exit 0; fi; \
+# tests/browser look at Prefect's pages, tests/worker run a Prefect on PostgreSQL. Where one is missing
+# those tests fail and say so; nobody is asked here.
+system: ## Install Chromium and PostgreSQL with apt-get, where they are missing and it can be done without asking
+	@missing=""; \
+	command -v chromium chromium-browser google-chrome >/dev/null || missing="chromium"; \
+	{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	as_root=""; if [ "$$(id -u)" != 0 ]; then as_root="sudo -n"; fi; \
 	if ! command -v apt-get >/dev/null || ! $$as_root true 2>/dev/null; then \
-	  echo "make browser: there is no Chromium and apt-get cannot be used: install it yourself" >&2; \
+	  echo "make system: missing: $$missing; apt-get cannot be used: install it yourself" >&2; \
 	  exit 0; \
 	fi; \
-	echo "make browser: apt-get install chromium"; \
+	echo "make system: apt-get install $$missing"; \
 	apt="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120"; \
 	log=$$(mktemp); \
-	if ! { $$apt update && $$apt install -y --no-install-recommends chromium; } >"$$log" 2>&1; then \
+	if ! { $$apt update && $$apt install -y --no-install-recommends $$missing; } >"$$log" 2>&1; then \
 	  tail -n 20 "$$log" >&2; \
-	  echo "make browser: apt-get did not install Chromium, see above" >&2; \
+	  echo "make system: apt-get did not install $$missing, see above" >&2; \
 	fi; \
 	rm -f "$$log"
 

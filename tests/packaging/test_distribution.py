@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Protocol
@@ -143,8 +144,27 @@ def test_import_does_not_load_the_servers(empty_environment: Path, tmp_path: Pat
     assert not {"pytest", "langgraph_api", "langgraph_cli", "prefect.server"} & set(loaded)
 
 
-def test_constraints_are_plain_versions() -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def pinned(*names: str) -> dict[str, str]:
+    """Versions by package; where several files pin one, the first file counts."""
+    found: dict[str, str] = {}
+    for name in names:
+        for line in (ROOT / name).read_text().splitlines():
+            package, _, version = line.partition("==")
+            found.setdefault(package, version)
+    return found
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-oldest.txt"])
+def test_constraints_are_plain_versions(name: str) -> None:
+    lines = (ROOT / name).read_text().splitlines()
     plain = r"[a-z0-9][a-z0-9._-]*==[a-z0-9.+!]+"
     assert [line for line in lines if not re.fullmatch(plain, line)] == []
     assert lines == sorted(set(lines))
+
+
+@pytest.mark.parametrize("package", ["prefect", "langgraph-sdk"])
+def test_oldest_version_that_is_supported_is_the_one_that_test_oldest_runs(package: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = (line for line in project["dependencies"] if re.match(rf"{package}\b[^-]", line))
+    oldest = pinned("constraints-oldest.txt", "constraints.txt")[package]
+    assert re.findall(r">=([0-9.]+)", wanted) == [oldest]
