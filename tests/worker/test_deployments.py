@@ -208,6 +208,23 @@ def test_sweep_has_a_schedule_and_nothing_else_has(deployed: dict[str, Row]) -> 
     assert [name for name, row in deployed.items() if row["schedules"]] == ["sweep"]
 
 
+def test_prefects_server_makes_the_flow_runs_of_the_schedule(
+    prefect_api: Api, deployed: dict[str, Row]
+) -> None:
+    row = deployed["sweep"]
+    path = f"/deployments/{row['id']}/schedules/{row['schedules'][0]['id']}"
+    wanted = {
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "deployments": {"id": {"any_": [row["id"]]}},
+    }
+    prefect_api.ask("PATCH", path, {"active": True})
+    try:
+        # With SQLAlchemy 2.1 it makes none, and only its log says so.
+        assert until(lambda: prefect_api.ask("POST", "/flow_runs/filter", wanted), seconds=SLOW)
+    finally:
+        prefect_api.ask("PATCH", path, {"active": False})
+
+
 def test_deployments_of_which_two_at_once_would_hurt_run_one_at_a_time(
     deployed: dict[str, Row],
 ) -> None:
