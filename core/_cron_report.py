@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from datetime import UTC
 from typing import Any
 
 from prefect.artifacts import TableArtifact
@@ -39,7 +40,9 @@ def rows_of(result: FanOutResult) -> list[dict[str, Any]]:
     """The firings of a cron, one a row."""
     return [
         {
-            "fired": run.created_at.isoformat(timespec="seconds") if run.created_at else "",
+            "fired": f"{run.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            if run.created_at
+            else "",
             "status": str(run.status),
             "seconds": round(run.seconds, 2) if run.seconds is not None else "",
             "error": run.error.error if run.error is not None else "",

@@ -84,7 +84,11 @@ async def _publish(report: SweepReport) -> None:
     for failure in report.failures[:NAMED]:
         logger.error(failure)
     # Last those of which nothing is left but threads that are somebody's to keep.
-    ordered = sorted(report.entries, key=lambda entry: (not _count(entry), entry.action != "release"))
+    ordered = [
+        *released,
+        *report.kept,
+        *(entry for entry in report.released if not _count(entry)),
+    ]
     shown = ordered[:_ROWS]
     more = len(report.entries) - len(shown)
     await acreate_table_artifact(

@@ -25,7 +25,9 @@ from websockets.sync.client import ClientConnection, connect
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",
-    "--disable-gpu",
+    # Without a graphics card. Prefect draws the graph of a flow run by WebGL.
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
     "--no-first-run",
@@ -140,7 +142,7 @@ def find_chromium() -> str:
             return program
     raise BrowserError(
         f"The tests in tests/browser need a browser, and there is none ({', '.join(NAMES)}). "
-        "Install it with: make browser (or apt-get install chromium)"
+        "Install it with: make system (or apt-get install chromium)"
     )
 
 

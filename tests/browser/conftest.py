@@ -1,4 +1,4 @@
-"""A browser, a Prefect server with its pages, and fan-outs to look at.
+"""A browser, a Prefect server with its pages, and flow runs to look at.
 
 A server of its own: that of the other tests serves no pages, and takes longer to start with them.
 """
@@ -18,12 +18,12 @@ import httpx
 import pytest
 
 from browser.chromium import Page, run_chromium
-from prefect_langgraph.testing import LangGraphServer, run_prefect_server
+from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A Prefect server that has seen fan-outs.
+    """A Prefect server that has seen flow runs.
 
     Attributes:
         url: The address of its pages.
@@ -39,6 +39,11 @@ class Shown:
         answer = httpx.post(f"{self.url}/api/artifacts/filter", json=wanted)
         rows: list[dict[str, Any]] = answer.raise_for_status().json()
         return rows
+
+    def drawn(self, name: str) -> list[str]:
+        """The names in the graph of a flow run."""
+        graph = httpx.get(f"{self.url}/api/flow_runs/{self.flow_runs[name]}/graph-v2")
+        return [node["label"] for _, node in graph.raise_for_status().json()["nodes"]]
 
     def _and_below(self, name: str) -> dict[str, Any]:
         parent = self.flow_runs[name]
@@ -57,16 +62,34 @@ def page() -> Iterator[Page]:
 
 
 @pytest.fixture(scope="session")
-def shown(langgraph_server: LangGraphServer) -> Iterator[Shown]:
+def prefect_pages() -> Iterator[PrefectServer]:
+    """A Prefect server with its pages."""
     with run_prefect_server(ui=True) as server:
-        ran = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("fan_outs.py")), langgraph_server.url],
-            env={**os.environ, "PREFECT_API_URL": server.api_url},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        flow_runs = json.loads(ran.stdout.strip().splitlines()[-1])
-        yield Shown(server.api_url.removesuffix("/api"), flow_runs)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shown(prefect_pages: PrefectServer, langgraph_server: LangGraphServer) -> Shown:
+    """Fan-outs to look at."""
+    return _after("fan_outs.py", prefect_pages, langgraph_server)
+
+
+@pytest.fixture(scope="session")
+def everyday(prefect_pages: PrefectServer, langgraph_server: LangGraphServer) -> Shown:
+    """Everything else to look at."""
+    return _after("everyday.py", prefect_pages, langgraph_server)
+
+
+def _after(script: str, server: PrefectServer, langgraph_server: LangGraphServer) -> Shown:
+    """The Prefect server once a script has run its flows there, in a process of its own."""
+    ran = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name(script)), langgraph_server.url],
+        env={**os.environ, "PREFECT_API_URL": server.api_url},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    flow_runs = json.loads(ran.stdout.strip().splitlines()[-1])
+    return Shown(server.api_url.removesuffix("/api"), flow_runs)
