@@ -92,8 +92,8 @@ def test_flow_run_shows_a_graph_with_names_that_say_what_ran_and_a_log_that_tell
     ):
         assert line in text
     assert "not-to-be-shown" not in text
-    # WebGL draws the graph: there is no text to read, so its bars are looked for, by more than the green
-    # of the line below them.
+    # WebGL draws the graph: there is no text to read, so its bars are looked for. They are more than
+    # the green line below them.
     page.wait_for(f"{GREEN}.then(share => share > 0.012)")
     page.screenshot(OUTPUT / f"research-{pages}.png")
     # This is what it draws.
