@@ -59,10 +59,10 @@ from proxy import (
 )
 from proxy._proxy import matches
 
-STEPS = int(os.environ.get("FAULT_STEPS", "240"))
+STEPS = int(os.environ.get("FAULT_STEPS", "210"))
 SEED = int(os.environ.get("FAULT_SEED", SystemRandom().randrange(10**6)))
-STEPS_OF_A_LEG = 60
-CALLS_AT_ONCE = 6
+STEPS_OF_A_LEG = 70
+CALLS_AT_ONCE = 12
 FAULTS_IN_A_ROW = 2
 """More of them for one request would outlast the patience of a call, which is another test."""
 
