@@ -12,12 +12,11 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.tasks import TaskRunNameCallbackWithParameters
 
 from prefect_langgraph._runs import Context, check_request, context_of
 from prefect_langgraph._start import RunRequest
 from prefect_langgraph.blocks.credentials import Credentials, resolve, resolve_for
-from prefect_langgraph.errors import RateLimitedError, UnreachableError
+from prefect_langgraph.errors import InvalidRequestError, RateLimitedError, UnreachableError
 from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.ownership import caller_task_run
@@ -25,6 +24,9 @@ from prefect_langgraph.tasks._generators import AsyncSteps, SyncSteps
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+RunName = str | Callable[..., str]
+"""As Prefect's `task_run_name`: a function with `parameters` gets what came of futures."""
 
 RETRIES = 3
 RETRY_DELAYS = [1.0, 5.0, 15.0]
@@ -98,9 +100,7 @@ async def _await(result: Awaitable[R], caller: tuple[str, int] | None) -> R:
         return await result
 
 
-def langgraph_task(
-    name: str, *, run_name: str | Callable[[], str] | TaskRunNameCallbackWithParameters
-) -> Callable[[Callable[P, R]], LangGraphTask[P, R]]:
+def langgraph_task(name: str, *, run_name: RunName) -> Callable[[Callable[P, R]], LangGraphTask[P, R]]:
     """Make a function one of this package's tasks.
 
     Nothing is cached: two identical calls are two runs. Retries are for what is transient.
@@ -120,13 +120,29 @@ def langgraph_task(
     return decorate
 
 
+def named_by_handle(verb: str) -> Callable[..., str]:
+    """Name task runs by the assistant of their handle. What is no handle is for the task to refuse."""
+
+    def name(parameters: dict[str, Any]) -> str:
+        handle = parameters.get("handle")
+        return f"{verb} {handle.assistant_id if isinstance(handle, RunHandle) else 'run'}"
+
+    return name
+
+
 async def context_for(credentials: Credentials) -> Context:
     """The context of a call with these credentials."""
     return await context_of(await resolve(credentials))
 
 
 async def context_for_handle(handle: RunHandle, credentials: Credentials) -> Context:
-    """The context of a call on a handle."""
+    """The context of a call on a handle.
+
+    Raises:
+        InvalidRequestError: It is no handle.
+    """
+    if not isinstance(handle, RunHandle):
+        raise InvalidRequestError("handle: give a RunHandle, as start_run returns it.")
     return await context_of(await resolve_for(handle.url, handle.credentials, credentials))
 
 

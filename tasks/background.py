@@ -29,6 +29,7 @@ from prefect_langgraph.tasks._task import (
     context_for,
     context_for_handle,
     langgraph_task,
+    named_by_handle,
     request_of,
 )
 
@@ -218,7 +219,7 @@ async def astart_run(
     return await io_loop().arun(_start, **locals())
 
 
-@langgraph_task("get_run", run_name="look at {handle.assistant_id}")
+@langgraph_task("get_run", run_name=named_by_handle("look at"))
 def get_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
     """Look how a run stands, without waiting for it.
 
@@ -242,13 +243,13 @@ def get_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
     return io_loop().run(_get, **locals())
 
 
-@langgraph_task("get_run", run_name="look at {handle.assistant_id}")
+@langgraph_task("get_run", run_name=named_by_handle("look at"))
 async def aget_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
     """Look how a run stands: the asynchronous twin of `get_run`."""
     return await io_loop().arun(_get, **locals())
 
 
-@langgraph_task("join_run", run_name="join {handle.assistant_id}")
+@langgraph_task("join_run", run_name=named_by_handle("join"))
 def join_run(
     handle: RunHandle,
     *,
@@ -284,7 +285,7 @@ def join_run(
     return io_loop().run(_join, **locals())
 
 
-@langgraph_task("join_run", run_name="join {handle.assistant_id}")
+@langgraph_task("join_run", run_name=named_by_handle("join"))
 async def ajoin_run(
     handle: RunHandle,
     *,
@@ -296,7 +297,7 @@ async def ajoin_run(
     return await io_loop().arun(_join, **locals())
 
 
-@langgraph_task("cancel_run", run_name="cancel {handle.assistant_id}")
+@langgraph_task("cancel_run", run_name=named_by_handle("cancel"))
 def cancel_run(
     handle: RunHandle,
     *,
@@ -328,7 +329,7 @@ def cancel_run(
     return io_loop().run(_cancel, **locals())
 
 
-@langgraph_task("cancel_run", run_name="cancel {handle.assistant_id}")
+@langgraph_task("cancel_run", run_name=named_by_handle("cancel"))
 async def acancel_run(
     handle: RunHandle,
     *,

@@ -28,6 +28,7 @@ from prefect_langgraph.models import RunHandle, StreamPart
 from prefect_langgraph.tasks._stream_calls import join_parts, parts_to_logs, stream_parts
 from prefect_langgraph.tasks._task import (
     langgraph_task,
+    named_by_handle,
 )
 
 LOG_MODES: tuple[StreamMode, ...] = ("messages-tuple", "updates", "custom")
@@ -171,7 +172,7 @@ async def astream_run(
             yield part
 
 
-@langgraph_task("join_stream", run_name="stream {handle.assistant_id}")
+@langgraph_task("join_stream", run_name=named_by_handle("stream"))
 def join_stream(
     handle: RunHandle,
     *,
@@ -220,7 +221,7 @@ def join_stream(
         yield from parts
 
 
-@langgraph_task("join_stream", run_name="stream {handle.assistant_id}")
+@langgraph_task("join_stream", run_name=named_by_handle("stream"))
 async def ajoin_stream(
     handle: RunHandle,
     *,
