@@ -38,6 +38,7 @@ os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 
 from prefect_langgraph._process import reserve_port  # noqa: E402
+from prefect_langgraph.blocks import credentials  # noqa: E402
 from prefect_langgraph.testing import (  # noqa: E402
     LangGraphServer,
     PrefectServer,
@@ -61,6 +62,12 @@ def langgraph_server() -> Iterator[LangGraphServer]:
     """The LangGraph server of `examples/agent`, shared by all tests that leave it clean enough."""
     with run_langgraph_server(AGENT, jobs=20) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_unsaved_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is as a process of its own: blocks that others did not save are not known to it."""
+    monkeypatch.setattr(credentials, "_unsaved", {})
 
 
 # Folders whose few tests take long: begun first, or one process would be alone with them at the end.
