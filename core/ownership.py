@@ -27,6 +27,7 @@ import orjson
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
+from pydantic import SecretStr
 
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import RunStatus
@@ -191,7 +192,8 @@ def prefect_api() -> str:
     else:
         # Prefect's temporary server: its database is what its processes share.
         database = PREFECT_API_DATABASE_CONNECTION_URL.value()
-        place = str(database.get_secret_value() if database is not None else "")
+        # A text in Prefect 3.8, a secret where the setting is read as its model has it.
+        place = str(database.get_secret_value() if isinstance(database, SecretStr) else database or "")
     return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import itertools
 import json
@@ -375,6 +376,13 @@ def test_prefect_api_is_short_and_says_nothing_of_the_address() -> None:
 )
 def test_prefect_api_is_the_same_however_its_address_is_written(url: str) -> None:
     assert api_of(url) == api_of("https://prefect.example.com/api")
+
+
+def test_temporary_server_of_prefect_is_told_by_its_database() -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        found = prefect_api()
+    assert len(found) == 12
+    assert found != hashlib.sha256(b"").hexdigest()[:12]
 
 
 def test_workspaces_of_one_prefect_are_told_apart() -> None:
