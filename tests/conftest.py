@@ -38,7 +38,6 @@ os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 
 from prefect_langgraph._process import reserve_port  # noqa: E402
-from prefect_langgraph.blocks import credentials  # noqa: E402
 from prefect_langgraph.testing import (  # noqa: E402
     LangGraphServer,
     PrefectServer,
@@ -67,7 +66,8 @@ def langgraph_server() -> Iterator[LangGraphServer]:
 @pytest.fixture(autouse=True)
 def _no_unsaved_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test is as a process of its own: blocks that others did not save are not known to it."""
-    monkeypatch.setattr(credentials, "_unsaved", {})
+    # Not above: it imports Prefect, which must know the address of its server by then.
+    monkeypatch.setattr("prefect_langgraph.blocks.credentials._unsaved", {})
 
 
 # Folders whose few tests take long: begun first, or one process would be alone with them at the end.
