@@ -13,7 +13,7 @@ from uuid import UUID
 from prefect.events import emit_event
 
 from prefect_langgraph._give_back import ReleaseReport
-from prefect_langgraph._log import LoggerOrAdapter
+from prefect_langgraph._log import LoggerOrAdapter, counted
 
 FLOW_RUN_RELEASED = "langgraph.flow-run.released"
 SWEEP_ENDED = "langgraph.sweep.ended"
@@ -64,24 +64,25 @@ def log_release(
     logger.info("LangGraph (%s): %s", place, report)
     if report.unfinished:
         logger.warning(
-            "LangGraph (%s): %d active runs %s: %s. The sweep cancels them after its grace period; "
+            "LangGraph (%s): %s %s: %s. The sweep cancels them after its grace period; "
             "cancel_unfinished=True does so at once, detached=True leaves a run alone for good.",
             place,
-            len(report.unfinished),
-            "could not be cancelled" if cancel_runs else "go on",
+            counted(len(report.unfinished), "active run"),
+            "could not be cancelled" if cancel_runs else "left running",
             some([str(run) for run in report.unfinished]),
         )
     if report.waiting:
         logger.info(
-            "LangGraph (%s): %d threads wait for a person and stay: %s",
+            "LangGraph (%s): %s left for a person to answer: %s",
             place,
-            len(report.waiting),
+            counted(len(report.waiting), "thread"),
             some(report.waiting),
         )
     for failure in report.failures[:NAMED]:
         logger.error("LangGraph (%s): %s The sweep tries again.", place, failure)
     if len(report.failures) > NAMED:
-        logger.error("LangGraph (%s): and %d more failures", place, len(report.failures) - NAMED)
+        more = counted(len(report.failures) - NAMED, "more failure")
+        logger.error("LangGraph (%s): and %s", place, more)
 
 
 def some(names: Sequence[str]) -> str:

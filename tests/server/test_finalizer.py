@@ -73,7 +73,9 @@ def test_completion_leaves_active_runs_and_names_them(
     assert left.runs == [run_id]
     assert len(left.threads) == 1
     assert until(
-        lambda: f"1 active runs go on: run {run_id}" in logs_of(prefect_server.api_url, flow_run_id)
+        lambda: (
+            f"1 active run left running: run {run_id}" in logs_of(prefect_server.api_url, flow_run_id)
+        )
     )
     client.threads.delete(left.threads[0])
 
@@ -378,13 +380,16 @@ def test_step_that_fails_does_not_stop_the_others(
     client.crons.delete(left.crons[0])
 
 
-def test_server_that_is_gone_ends_the_release_at_its_deadline(proxy: Proxy, ended: Ended) -> None:
+@pytest.mark.timeout(60)
+def test_server_that_is_gone_ends_the_release_at_its_deadline(
+    proxy: Proxy, ended: Ended, caplog: pytest.LogCaptureFixture
+) -> None:
     work, row, _ = ended
     LangGraphCredentials(url=proxy.url).save("finalizer-gone", overwrite=True)
     proxy.refuse()
-    begun = time.monotonic()
     _call_hook(with_finalizer("finalizer-gone", max_wait_seconds=1)(work), row)
-    assert 0.5 < time.monotonic() - begun < 6
+    assert "Could not look for" in caplog.text
+    assert "The sweep tries again." in caplog.text
 
 
 def test_several_blocks_are_released_and_a_missing_one_is_told(
