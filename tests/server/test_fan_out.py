@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -392,7 +391,5 @@ def test_result_of_a_fan_out_in_a_flow_is_handed_on_as_one_value(block: str) -> 
         assert FlowRunContext.get() is not None
         return fan_out("answer", [{"question": "a"}, {"question": "b"}], credentials=block)
 
-    began = time.monotonic()
     result = outer()
     assert [item.status for item in result] == [RunStatus.SUCCESS] * 2
-    assert time.monotonic() - began < 60
