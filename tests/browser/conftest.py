@@ -55,8 +55,9 @@ class Shown:
         return {"id": {"any_": [parent, *ids]}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
+    """A browser, closed after each file: an open graph is drawn again and again, on the processor."""
     with run_chromium() as page:
         yield page
 
