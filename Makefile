@@ -11,7 +11,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 # Test files at a time. Each of these processes starts servers of its own.
-JOBS ?= 2
+JOBS ?= 3
 IN_VENV := $(abspath $(VENV))/bin
 # Git keeps no empty folders, and ruff refuses what is not there.
 SOURCES := $(wildcard core blocks tasks flows tests examples benchmarks)

@@ -113,7 +113,9 @@ def test_lost_response_is_adopted_by_the_retry_of_the_task(
     # The call itself looks for a batch a second later, and then gives up after its patience.
     outage = OutageAfter("POST", path, seconds=2.0 if path == BATCH else 1.5)
     impatient.proxy.on("*", "", outage, times=None)
-    run_in_flow(impatient, call, {"retry_condition_fn": note, "retry_delay_seconds": 0.1})
+    # An attempt may give up at once: there are enough of them to outlast the outage.
+    options = {"retries": 20, "retry_condition_fn": note, "retry_delay_seconds": 0.1}
+    run_in_flow(impatient, call, options)
     assert retried
     assert set(retried) == {"UnreachableError"}
 

@@ -14,7 +14,12 @@ from runners import _flows as flows
 def runner_named(name: str) -> TaskRunner[Any]:
     if name == "processes":
         return ProcessPoolTaskRunner(max_workers=2)
-    own = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    own = {
+        "n_workers": 2,
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+    }
     return DaskTaskRunner(cluster_kwargs=own)
 
 

@@ -17,8 +17,9 @@ from prefect_langgraph.testing import PrefectServer
 @pytest.fixture(scope="session")
 def cluster(prefect_server: PrefectServer) -> Iterator[LocalCluster]:
     """Two worker processes, which inherit the address of the Prefect server."""
+    # Without a dashboard its port would still be the usual one.
     with LocalCluster(
-        n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address=None
+        n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield cluster
 

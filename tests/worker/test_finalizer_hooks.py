@@ -112,7 +112,7 @@ def test_suspended_flow_run_keeps_its_things_until_it_was_resumed_and_has_ended(
     )
     assert (entry.action, entry.state) == ("keep", "Suspended")
     after = left_by(client, made.id)
-    assert (after.threads, after.crons) == (before.threads, before.crons)
+    assert {*after.threads, *after.crons} == {*before.threads, *before.crons}
 
     with get_client(sync_client=True) as prefect:
         prefect.resume_flow_run(made.id)
