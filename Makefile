@@ -34,7 +34,7 @@ demo: install ## Run agents on an embedded LangGraph server and an embedded Pref
 test: install system ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
 	@$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered) || { \
-	  echo "make test: once more what failed, by itself: two files at a time share two cores"; \
+	  echo "make test: once more what failed, by itself: several files at a time share two cores"; \
 	  exec $(IN_VENV)/python -m pytest --last-failed --last-failed-no-failures none; \
 	}
 

@@ -134,12 +134,17 @@ class Connection:
             run_logger().warning("Header policy: %s", violation)
 
     def fingerprint(self) -> str:
-        """Equal for connections that can share a client; tells nothing of the secrets."""
+        """Equal for connections that can share a deployment; tells nothing of the secrets.
+
+        The name is part of it, since handles carry it to where only a name is of use.
+        """
         parts = (
             self.url,
+            self.name,
             self.all_headers(),
             self.max_connections,
             self.timeout_seconds,
+            self.patience_seconds,
             self.header_policy,
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()

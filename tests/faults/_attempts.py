@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -127,6 +128,8 @@ def _execute(name: str, flow_run_id: UUID, answer: Connection, log: Path) -> Non
         for standard in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), standard.fileno())
     flow = getattr(import_module("faults._flows"), name)
+    # What a shell starts in the background ignores it, and so do all that come after.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         value = run_flow(flow, flow_run=read_flow_run(flow_run_id))
     except BaseException as error:

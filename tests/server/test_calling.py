@@ -253,10 +253,22 @@ def test_assistants_run_is_cancelled(assistant: LangGraphAssistant) -> None:
 
 
 def test_assistant_loaded_by_its_name_runs(assistant: LangGraphAssistant) -> None:
-    assistant.credentials.save("of-the-assistant", overwrite=True)
+    url = assistant.credentials.url
+    LangGraphCredentials(url=url).save("of-the-assistant", overwrite=True)
     saved = LangGraphAssistant(
         credentials=LangGraphCredentials.load("of-the-assistant"), assistant_id="worker"
     )
     saved.save("worker", overwrite=True)
     run = LangGraphAssistant.load("worker").trigger({"tag": "a"})
     assert run.fetch_result()["result"] == "a"
+
+
+def test_handle_of_a_call_by_name_carries_the_name_although_the_block_was_used_before_it_was_saved(
+    credentials: LangGraphCredentials,
+) -> None:
+    block = LangGraphCredentials(url=credentials.url)
+    run_stateless("worker", {"tag": "a"}, credentials=block)
+    LangGraphCredentials(url=credentials.url).save("saved-later", overwrite=True)
+    handle = start_run("worker", {"tag": "b"}, credentials="saved-later")
+    assert handle.credentials == "saved-later"
+    assert join_run(handle)["result"] == "b"

@@ -34,7 +34,7 @@ SECONDS = 30.0
 
 @pytest.fixture
 def block(prefect_server: PrefectServer, credentials: LangGraphCredentials) -> str:
-    credentials.save("names", overwrite=True)
+    LangGraphCredentials(url=credentials.url).save("names", overwrite=True)
     return "names"
 
 
