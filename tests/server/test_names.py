@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,7 @@ from prefect_langgraph import (
     update_cron,
 )
 from prefect_langgraph.testing import PrefectServer
-
-SECONDS = 30.0
+from server.owned import until
 
 
 @pytest.fixture
@@ -41,14 +39,15 @@ def block(prefect_server: PrefectServer, credentials: LangGraphCredentials) -> s
 def names_in(server: PrefectServer, flow_run_id: str, count: int) -> list[str]:
     """The names of a flow run's task runs, once Prefect knows so many that have ended."""
     wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
+    rows: list[dict[str, Any]] = []
+
+    def all_ended() -> bool:
         answer = httpx.post(f"{server.api_url}/task_runs/filter", json=wanted)
-        rows: list[dict[str, Any]] = answer.raise_for_status().json()
-        if sum(row["state_type"] in ("COMPLETED", "FAILED") for row in rows) == count:
-            return sorted(row["name"] for row in rows)
-        time.sleep(0.1)
-    raise AssertionError(f"{flow_run_id}: {rows}")
+        rows[:] = answer.raise_for_status().json()
+        return sum(row["state_type"] in ("COMPLETED", "FAILED") for row in rows) == count
+
+    assert until(all_ended), f"{flow_run_id}: {rows}"
+    return sorted(row["name"] for row in rows)
 
 
 def test_task_runs_are_named_after_what_came_of_the_futures_they_are_given(
