@@ -16,10 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from prefect_langgraph import _runs
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._start import RunRequest
+from prefect_langgraph.arguments import check_thread_id
 from prefect_langgraph.blocks.credentials import (
     SECRETS,
     LangGraphCredentials,
@@ -27,7 +24,13 @@ from prefect_langgraph.blocks.credentials import (
     resolve,
     resolve_for,
 )
-from prefect_langgraph.models import RunHandle, RunResult, refuse_quietly
+from prefect_langgraph.models import RunHandle, refuse_quietly
+from prefect_langgraph.results import RunResult
+from prefect_langgraph.runs import operations
+from prefect_langgraph.runs.call import Context, context_of
+from prefect_langgraph.runs.request import RunRequest, check_request
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.loop import io_loop
 
 
 class LangGraphRun(JobRun[Any]):
@@ -99,24 +102,24 @@ class LangGraphRun(JobRun[Any]):
     def _values(self) -> Any:
         return self._result.raise_for_failure().values if self._result is not None else None
 
-    async def _context(self) -> _runs.Context:
+    async def _context(self) -> Context:
         connection = await resolve_for(self.handle.url, None, self._credentials)
-        return await _runs.context_of(connection)
+        return await context_of(connection)
 
     async def _wait(self, max_wait_seconds: float | None) -> RunResult:
         deadline = Deadline.after(max_wait_seconds)
         context = await self._context()
-        result = await _runs.wait(
+        result = await operations.wait(
             context, self.handle, deadline=deadline, on_timeout="leave", cancel_with_caller=True
         )
-        await _runs.release(context, [result])
+        await operations.release(context, [result])
         return result
 
     async def _cancel(self) -> RunResult:
         context = await self._context()
-        deadline = Deadline.after(_runs.CANCEL_SECONDS)
-        self._result = await _runs.cancel(context.deployment, self.handle, deadline=deadline)
-        await _runs.release(context, [self._result])
+        deadline = Deadline.after(operations.CANCEL_SECONDS)
+        self._result = await operations.cancel(context.deployment, self.handle, deadline=deadline)
+        await operations.release(context, [self._result])
         return self._result
 
 
@@ -211,7 +214,7 @@ class LangGraphAssistant(JobBlock[Any]):
         return credentials
 
     async def _start(self, input: Any, thread_id: str | UUID | None) -> LangGraphRun:
-        thread = _runs.check_thread_id(thread_id) if thread_id is not None else None
+        thread = check_thread_id(thread_id) if thread_id is not None else None
         options: Mapping[str, Any] = {
             "input": input,
             "config": self.config,
@@ -222,10 +225,10 @@ class LangGraphAssistant(JobBlock[Any]):
             payload={name: value for name, value in options.items() if value is not None},
             metadata=self.metadata or {},
         )
-        _runs.check_request(request)
+        check_request(request)
         credentials = await self._own_credentials()
-        context = await _runs.context_of(await resolve(credentials))
-        handle = await _runs.start(
+        context = await context_of(await resolve(credentials))
+        handle = await operations.start(
             context, request, operation="trigger", thread_id=thread, deadline=Deadline()
         )
         return LangGraphRun(handle, credentials)

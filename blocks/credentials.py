@@ -22,11 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from prefect_langgraph._client import Connection
-from prefect_langgraph._loop import io_loop
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy, validate_headers
 from prefect_langgraph.models import OneValue, refuse_quietly
+from prefect_langgraph.transport.connection import Connection
+from prefect_langgraph.transport.loop import io_loop
 
 DEFAULT_BLOCK = "default"
 SECRETS = ("api_key", "headers")

@@ -14,7 +14,8 @@ from prefect_langgraph._version import __version__
 if TYPE_CHECKING:
     from prefect_langgraph.blocks.assistant import LangGraphAssistant, LangGraphRun
     from prefect_langgraph.blocks.credentials import LangGraphCredentials
-    from prefect_langgraph.cron_models import CronHandle, CronPlan, CronSpec
+    from prefect_langgraph.cleanup.models import SweepEntry, SweepReport
+    from prefect_langgraph.crons.models import CronHandle, CronPlan, CronSpec
     from prefect_langgraph.errors import (
         AuthenticationError,
         DeploymentError,
@@ -43,18 +44,9 @@ if TYPE_CHECKING:
     from prefect_langgraph.flows.run_assistant import run_assistant
     from prefect_langgraph.flows.sweep import asweep, sweep
     from prefect_langgraph.headers import HeaderPolicy
-    from prefect_langgraph.models import (
-        FanOutResult,
-        RunFailure,
-        RunHandle,
-        RunItem,
-        RunResult,
-        RunStatus,
-        StreamPart,
-        Usage,
-    )
+    from prefect_langgraph.models import RunHandle, RunItem, RunStatus, StreamPart
+    from prefect_langgraph.results import FanOutResult, RunFailure, RunResult, Usage
     from prefect_langgraph.schedules import next_fires
-    from prefect_langgraph.sweeping import SweepEntry, SweepReport
     from prefect_langgraph.tasks.background import (
         acancel_run,
         aget_run,
@@ -65,16 +57,17 @@ if TYPE_CHECKING:
         join_run,
         start_run,
     )
-    from prefect_langgraph.tasks.crons import acreate_cron, create_cron
-    from prefect_langgraph.tasks.existing_crons import (
+    from prefect_langgraph.tasks.crons import (
+        acreate_cron,
         adelete_cron,
         asearch_crons,
         aupdate_cron,
+        create_cron,
         delete_cron,
         search_crons,
         update_cron,
     )
-    from prefect_langgraph.tasks.fan_out import (
+    from prefect_langgraph.tasks.many_runs import (
         acancel_runs,
         ajoin_runs,
         astart_runs,
@@ -112,7 +105,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "blocks.assistant": ("LangGraphAssistant", "LangGraphRun"),
     "blocks.credentials": ("LangGraphCredentials",),
-    "cron_models": ("CronHandle", "CronPlan", "CronSpec"),
+    "crons.models": ("CronHandle", "CronPlan", "CronSpec"),
     "errors": (
         "AuthenticationError",
         "DeploymentError",
@@ -141,18 +134,10 @@ _HOMES = {
     "flows.run_assistant": ("run_assistant",),
     "flows.sweep": ("asweep", "sweep"),
     "headers": ("HeaderPolicy",),
-    "models": (
-        "FanOutResult",
-        "RunFailure",
-        "RunHandle",
-        "RunItem",
-        "RunResult",
-        "RunStatus",
-        "StreamPart",
-        "Usage",
-    ),
+    "models": ("RunHandle", "RunItem", "RunStatus", "StreamPart"),
+    "results": ("FanOutResult", "RunFailure", "RunResult", "Usage"),
     "schedules": ("next_fires",),
-    "sweeping": ("SweepEntry", "SweepReport"),
+    "cleanup.models": ("SweepEntry", "SweepReport"),
     "tasks.background": (
         "acancel_run",
         "aget_run",
@@ -163,8 +148,9 @@ _HOMES = {
         "join_run",
         "start_run",
     ),
-    "tasks.crons": ("acreate_cron", "create_cron"),
-    "tasks.existing_crons": (
+    "tasks.crons": (
+        "acreate_cron",
+        "create_cron",
         "adelete_cron",
         "asearch_crons",
         "aupdate_cron",
@@ -172,7 +158,7 @@ _HOMES = {
         "search_crons",
         "update_cron",
     ),
-    "tasks.fan_out": (
+    "tasks.many_runs": (
         "acancel_runs",
         "ajoin_runs",
         "astart_runs",

@@ -19,12 +19,61 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from prefect_langgraph._doctor_cli import doctor
 from prefect_langgraph._version import __version__
 
 if TYPE_CHECKING:
     from prefect_langgraph.blocks.credentials import Credentials
-    from prefect_langgraph.cron_models import CronPlan
+    from prefect_langgraph.crons.models import CronPlan
+    from prefect_langgraph.doctor import Check
+
+
+UNWELL = 1
+
+
+def doctor(
+    *,
+    block: str | None = None,
+    url: str | None = None,
+    langgraph_json: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> int:
+    """Say what is wrong between here and a deployment, and what to do about it.
+
+    The exit status is 0 when everything works, also with warnings, and 1 when something fails.
+
+    Parameters
+    ----------
+    block:
+        The name of a saved LangGraphCredentials block; "default" when nothing is given.
+    url:
+        The deployment's address, for one that asks for no key.
+    langgraph_json:
+        The server's configuration: tells whether the server follows it, and what is doubtful in it.
+    as_json:
+        Print JSON.
+    """
+    from prefect_langgraph.blocks.credentials import LangGraphCredentials, resolve
+    from prefect_langgraph.doctor import examine
+    from prefect_langgraph.errors import InvalidRequestError
+    from prefect_langgraph.headers import HeaderPolicy
+    from prefect_langgraph.transport.loop import io_loop
+
+    if block is not None and url is not None:
+        raise InvalidRequestError("Give one of --block and --url.")
+    policy = HeaderPolicy.from_langgraph_json(langgraph_json) if langgraph_json is not None else None
+
+    async def checks() -> list[Check]:
+        chosen = LangGraphCredentials(url=url) if url is not None else block
+        return await examine(await resolve(chosen), policy=policy)
+
+    found = io_loop().run(checks)
+    if as_json:
+        print(json.dumps([check.model_dump() for check in found], indent=2))  # noqa: T201
+    else:
+        for check in found:
+            print(check)  # noqa: T201
+    return UNWELL if any(check.status == "fail" for check in found) else 0
+
 
 CHANGES, FAILED = 1, 2
 
@@ -91,8 +140,8 @@ def list_crons(
     as_json:
         Print JSON.
     """
-    from prefect_langgraph._loop import io_loop
-    from prefect_langgraph.tasks.existing_crons import find_crons
+    from prefect_langgraph.tasks.crons import find_crons
+    from prefect_langgraph.transport.loop import io_loop
 
     found = io_loop().run(
         find_crons,
@@ -187,9 +236,9 @@ def delete(*cron_ids: str, where: Where | None = None, as_json: AsJson = False) 
     as_json:
         Print JSON.
     """
-    from prefect_langgraph._loop import io_loop
     from prefect_langgraph.errors import InvalidRequestError
-    from prefect_langgraph.tasks.existing_crons import drop_crons
+    from prefect_langgraph.tasks.crons import drop_crons
+    from prefect_langgraph.transport.loop import io_loop
 
     if not cron_ids:
         raise InvalidRequestError("Give the ids of the crons to delete; `crons list` shows them.")
@@ -247,8 +296,8 @@ def sweep(
 def _reconcile(
     specs: Path, owner: str | None, prune: bool, where: Where | None, *, dry_run: bool
 ) -> CronPlan:
-    from prefect_langgraph._loop import io_loop
     from prefect_langgraph.tasks.reconcile import reconciled
+    from prefect_langgraph.transport.loop import io_loop
 
     return io_loop().run(
         reconciled,

@@ -21,12 +21,13 @@ from typing import Any, Literal
 import httpx
 from prefect.exceptions import PrefectException
 
-from prefect_langgraph._client import Connection, Deployment
-from prefect_langgraph._deadline import Deadline
 from prefect_langgraph.errors import AuthenticationError, DeploymentError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy
 from prefect_langgraph.models import Model
-from prefect_langgraph.ownership import prefect_api
+from prefect_langgraph.ownership.owner import prefect_api
+from prefect_langgraph.transport.connection import Connection
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment
 
 CheckStatus = Literal["ok", "warn", "fail"]
 
@@ -327,7 +328,7 @@ class Examination:
 
     async def _check_left_behind(self) -> None:
         # The sweep imports what would import this module's callers first.
-        from prefect_langgraph._sweep import Policy, sweep_deployment
+        from prefect_langgraph.cleanup.sweep import Policy, sweep_deployment
 
         policy = Policy(prefect_api(), GRACE_SECONDS, None, dry_run=True)
         try:

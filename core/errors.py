@@ -31,7 +31,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from prefect_langgraph.models import FanOutResult, RunHandle, RunStatus
+    from prefect_langgraph.models import RunHandle, RunStatus
+    from prefect_langgraph.results import FanOutResult
 
 
 class LangGraphError(Exception):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -17,8 +15,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
-
-from prefect_langgraph.errors import FanOutError, RunError
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -181,133 +177,3 @@ class StreamPart(OneValue, Model):  # type: ignore[misc]
         other objects.
         """
         return ()
-
-
-class Usage(Model):
-    """Tokens that the AI messages of a result report, added up."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    total_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            total_tokens=self.total_tokens + other.total_tokens,
-        )
-
-
-class RunFailure(Model):
-    """Why a run did not succeed, as the server tells it."""
-
-    error: str
-    message: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.error}: {self.message}" if self.message else self.error
-
-
-class RunResult(Model):
-    """What became of a run.
-
-    Attributes:
-        handle: The run.
-        status: How it stands. `values` are final only when it is `success`.
-        values: The run's own state, None while it is on its way or when there is none.
-        error: Why it did not succeed, None when it did or is still on its way.
-        interrupts: `id` and `value` of each interrupt; empty at a static breakpoint.
-        created_at: When the server took the run.
-        ended_at: When it ended by the server's clock, or None.
-        usage: Tokens, when messages carry them.
-    """
-
-    handle: RunHandle
-    status: RunStatus
-    values: Any = None
-    error: RunFailure | None = None
-    interrupts: tuple[dict[str, Any], ...] = ()
-    created_at: datetime | None = None
-    ended_at: datetime | None = None
-    usage: Usage | None = None
-
-    @property
-    def origin(self) -> Origin:
-        """Whether the run was started, adopted or restarted by the call."""
-        return self.handle.origin
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds from creation to end by the server's clock, or None."""
-        if self.created_at is None or self.ended_at is None:
-            return None
-        # The server gives a run with after_seconds a creation time that lies ahead.
-        return max(0.0, (self.ended_at - self.created_at).total_seconds())
-
-    def as_error(self) -> RunError | None:
-        """The typed error for this result, or None when it succeeded or is on its way."""
-        from prefect_langgraph._outcomes import error_of
-
-        return error_of(self)
-
-    def raise_for_failure(self) -> RunResult:
-        """Return self, or raise the typed error when the run did not succeed."""
-        if (error := self.as_error()) is not None:
-            raise error
-        return self
-
-
-class FanOutResult(Model, Sequence[RunResult]):
-    """The results of many runs, in input order.
-
-    Example:
-        >>> FanOutResult(results=()).counts
-        {}
-    """
-
-    results: tuple[RunResult, ...] = Field(default_factory=tuple)
-
-    @overload
-    def __getitem__(self, index: int) -> RunResult: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RunResult]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        return self.results[index]
-
-    def keys(self) -> Iterable[str]:
-        """Nothing: Prefect calls `dict(model)`, to look for futures in each value of each run."""
-        return ()
-
-    def __len__(self) -> int:
-        return len(self.results)
-
-    def __iter__(self) -> Iterator[RunResult]:  # type: ignore[override]
-        return iter(self.results)
-
-    @property
-    def values(self) -> list[Any]:
-        """The values of every run in input order; None where a run has none."""
-        return [result.values for result in self.results]
-
-    @property
-    def failed(self) -> list[RunResult]:
-        """The results that are not a success, in input order."""
-        return [result for result in self.results if result.status is not RunStatus.SUCCESS]
-
-    @property
-    def counts(self) -> dict[RunStatus, int]:
-        """How many runs have each status. A status that no run has is absent."""
-        return dict(Counter(result.status for result in self.results))
-
-    def raise_for_failures(self) -> FanOutResult:
-        """Return self, or raise one `FanOutError` that holds every result."""
-        errors = [error for result in self.results if (error := result.as_error()) is not None]
-        if errors:
-            shown = ", ".join(f"{count} {status}" for status, count in sorted(self.counts.items()))
-            raise FanOutError(
-                f"{len(errors)} of {len(self.results)} runs did not succeed ({shown}). "
-                "See .result for every run; on_failure='collect' returns it instead.",
-                errors,
-                self,
-            )
-        return self

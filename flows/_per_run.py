@@ -21,11 +21,11 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from prefect_langgraph._batch_items import Item
-from prefect_langgraph._loop import io_loop
 from prefect_langgraph.errors import LangGraphError
-from prefect_langgraph.models import FanOutResult, RunResult
+from prefect_langgraph.many_runs.batch import Item
+from prefect_langgraph.results import FanOutResult, RunResult
 from prefect_langgraph.tasks._task import langgraph_task
+from prefect_langgraph.transport.loop import io_loop
 
 _parts: dict[str, PerRunTasks] = {}
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from prefect import flow
 
-from prefect_langgraph._cron_report import publish_table, rows_of, table_key
-from prefect_langgraph._log import counted, run_logger
-from prefect_langgraph._loop import io_loop
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows.finalizer import with_finalizer
-from prefect_langgraph.models import FanOutResult
+from prefect_langgraph.logs import counted, run_logger
+from prefect_langgraph.reports.artifacts import publish_table, rows_of, table_key
+from prefect_langgraph.results import FanOutResult
 from prefect_langgraph.tasks.temporary_cron import temporary_cron
+from prefect_langgraph.transport.loop import io_loop
 
 
 @with_finalizer(parameter="credentials")

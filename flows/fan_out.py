@@ -15,26 +15,28 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
-from prefect_langgraph import _many
-from prefect_langgraph._batch_items import Item
-from prefect_langgraph._deadline import Deadline, check_count
-from prefect_langgraph._events import FanOutEvents
-from prefect_langgraph._fan_out import FanOut
-from prefect_langgraph._log import counted
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._many import OnFailure
-from prefect_langgraph._progress import FanOutProgress
-from prefect_langgraph._report import artifact_key, fan_out_report, publish_report
-from prefect_langgraph._result_file import ResultFile, read_inputs
-from prefect_langgraph._runs import Context, OnTimeout, check_choice
-from prefect_langgraph._start import RunRequest
+from prefect_langgraph.arguments import check_choice, check_count
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows._per_run import PerRunTasks
 from prefect_langgraph.flows.finalizer import with_finalizer
-from prefect_langgraph.models import FanOutResult, RunHandle, RunItem, RunResult, RunStatus
+from prefect_langgraph.logs import counted
+from prefect_langgraph.many_runs import join
+from prefect_langgraph.many_runs.batch import Item
+from prefect_langgraph.many_runs.engine import FanOut
+from prefect_langgraph.many_runs.join import OnFailure
+from prefect_langgraph.many_runs.result_file import ResultFile, read_inputs
+from prefect_langgraph.models import RunHandle, RunItem, RunStatus
+from prefect_langgraph.reports.events import FanOutEvents
+from prefect_langgraph.reports.fan_out_page import artifact_key, fan_out_report, publish_report
+from prefect_langgraph.reports.progress import FanOutProgress
+from prefect_langgraph.results import FanOutResult, RunResult
+from prefect_langgraph.runs.call import Context, OnTimeout
+from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.tasks._task import context_for
-from prefect_langgraph.tasks.fan_out import requests_of
+from prefect_langgraph.tasks.many_runs import requests_of
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.loop import io_loop
 
 _FLUSH_SECONDS = 1.0
 MAX_IN_FLIGHT = 1000
@@ -286,7 +288,7 @@ async def _fan_out(
     if plan.on_failure != "collect":
         stopped = [item for item in result if not item.status.ended or item.status == "cancelled"]
         if plan.deadline.passed and stopped:
-            raise _many.deadline_passed(result, plan.deadline, plan.on_timeout)
+            raise join.deadline_passed(result, plan.deadline, plan.on_timeout)
         if len(result.failed) > plan.tolerated:
             result.raise_for_failures()
     return result

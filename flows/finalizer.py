@@ -13,21 +13,24 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import FlowStateHook
 from prefect.logging.loggers import flow_run_logger
 
-from prefect_langgraph._client import Connection, deployment_for
-from prefect_langgraph._deadline import Deadline, check_positive
-from prefect_langgraph._give_back import ReleaseReport, release_flow_run, sum_of
-from prefect_langgraph._lease import DEFAULT_LEASE_SECONDS
-from prefect_langgraph._log import LoggerOrAdapter
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._release_events import log_release, released
+from prefect_langgraph.arguments import check_positive
 from prefect_langgraph.blocks.credentials import (
     DEFAULT_BLOCK,
     LangGraphCredentials,
     resolve,
     resolve_for,
 )
+from prefect_langgraph.cleanup.release import ReleaseReport, release_flow_run, sum_of
+from prefect_langgraph.cleanup.report import log_release, released
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
-from prefect_langgraph.ownership import FINALIZER_MARK, Owner
+from prefect_langgraph.logs import LoggerOrAdapter
+from prefect_langgraph.ownership.heartbeat import DEFAULT_LEASE_SECONDS
+from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.ownership.tags import FINALIZER_MARK
+from prefect_langgraph.transport.connection import Connection
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import deployment_for
+from prefect_langgraph.transport.loop import io_loop
 
 F = TypeVar("F", bound=Flow[..., Any])
 Place = LangGraphCredentials | str | None

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
-from prefect_langgraph.cron_models import CronPlan
+from prefect_langgraph.crons.models import CronPlan
 from prefect_langgraph.tasks.reconcile import reconcile_crons, reconcile_name
 
 

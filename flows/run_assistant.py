@@ -7,12 +7,12 @@ from typing import Any
 
 from prefect import flow
 
-from prefect_langgraph._client import Connection
-from prefect_langgraph._cron_report import publish_table, table_key
-from prefect_langgraph._loop import io_loop
 from prefect_langgraph.blocks.assistant import LangGraphAssistant
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.flows.finalizer import finalized
+from prefect_langgraph.reports.artifacts import publish_table, table_key
+from prefect_langgraph.transport.connection import Connection
+from prefect_langgraph.transport.loop import io_loop
 
 SHOWN_CHARACTERS = 5000
 """How much of each value the table shows: one with more is slow to open."""

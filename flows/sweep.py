@@ -9,16 +9,16 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
-from prefect_langgraph._client import deployment_for
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._log import counted, run_logger
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._release_events import NAMED, SWEEP_ENDED
-from prefect_langgraph._sweep import Policy, sweep_deployment
 from prefect_langgraph.blocks.credentials import DEFAULT_BLOCK, resolve
+from prefect_langgraph.cleanup.models import SweepEntry, SweepReport
+from prefect_langgraph.cleanup.report import NAMED, SWEEP_ENDED
+from prefect_langgraph.cleanup.sweep import Policy, sweep_deployment
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
-from prefect_langgraph.ownership import prefect_api
-from prefect_langgraph.sweeping import SweepEntry, SweepReport
+from prefect_langgraph.logs import counted, run_logger
+from prefect_langgraph.ownership.owner import prefect_api
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import deployment_for
+from prefect_langgraph.transport.loop import io_loop
 
 GRACE_SECONDS = 300.0
 ARTIFACT_KEY = "langgraph-sweep"

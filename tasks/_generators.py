@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import anyio
 
-from prefect_langgraph._feed import FeedControl, feed_control
-from prefect_langgraph._loop import CLEANUP_SECONDS
-from prefect_langgraph.ownership import caller_task_run
+from prefect_langgraph.ownership.owner import caller_task_run
+from prefect_langgraph.transport.generators import FeedControl, feed_control
+from prefect_langgraph.transport.loop import CLEANUP_SECONDS
 
 T = TypeVar("T")
 

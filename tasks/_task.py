@@ -13,13 +13,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 
-from prefect_langgraph._runs import Context, check_request, context_of
-from prefect_langgraph._start import RunRequest
 from prefect_langgraph.blocks.credentials import Credentials, resolve, resolve_for
 from prefect_langgraph.errors import InvalidRequestError, RateLimitedError, UnreachableError
 from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.models import RunHandle
-from prefect_langgraph.ownership import caller_task_run
+from prefect_langgraph.ownership.owner import caller_task_run
+from prefect_langgraph.runs.call import Context, context_of
+from prefect_langgraph.runs.request import RunRequest, check_request
 from prefect_langgraph.tasks._generators import AsyncSteps, SyncSteps
 
 P = ParamSpec("P")

@@ -18,13 +18,13 @@ from langgraph_sdk.schema import (
     StreamMode,
 )
 
-from prefect_langgraph import _runs
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._runs import CancelAction, OnTimeout, check_choice, check_thread_id
+from prefect_langgraph.arguments import check_choice, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.headers import HeaderValue
-from prefect_langgraph.models import RunHandle, RunResult
+from prefect_langgraph.models import RunHandle
+from prefect_langgraph.results import RunResult
+from prefect_langgraph.runs import operations
+from prefect_langgraph.runs.call import CancelAction, OnTimeout
 from prefect_langgraph.tasks._task import (
     context_for,
     context_for_handle,
@@ -32,6 +32,8 @@ from prefect_langgraph.tasks._task import (
     named_by_handle,
     request_of,
 )
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.loop import io_loop
 
 
 async def _start(
@@ -51,7 +53,7 @@ async def _start(
     deadline = Deadline.after(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
     request = request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
-    return await _runs.start(
+    return await operations.start(
         await context_for(credentials),
         request,
         operation="start_run",
@@ -66,7 +68,7 @@ async def _start(
 async def _get(handle: RunHandle, *, credentials: Credentials) -> RunResult:
     context = await context_for_handle(handle, credentials)
     patience = context.deployment.connection.patience_seconds
-    return await _runs.get(context, handle, deadline=Deadline.after(patience))
+    return await operations.get(context, handle, deadline=Deadline.after(patience))
 
 
 async def _join(
@@ -79,10 +81,10 @@ async def _join(
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
     deadline = Deadline.after(max_wait_seconds)
     context = await context_for_handle(handle, credentials)
-    result = await _runs.wait(
+    result = await operations.wait(
         context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=False
     )
-    await _runs.release(context, [result])
+    await operations.release(context, [result])
     return result.raise_for_failure().values
 
 
@@ -96,9 +98,9 @@ async def _cancel(
     check_choice("action", action, ("interrupt", "rollback"))
     deadline = Deadline.after(max_wait_seconds)
     context = await context_for_handle(handle, credentials)
-    result = await _runs.cancel(context.deployment, handle, deadline=deadline, action=action)
+    result = await operations.cancel(context.deployment, handle, deadline=deadline, action=action)
     context.logger.info("Cancelled %s: %s", handle, result.status)
-    await _runs.release(context, [result])
+    await operations.release(context, [result])
     return result
 
 

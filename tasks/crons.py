@@ -1,21 +1,26 @@
-"""Crons: create them."""
+"""Crons: create, change, delete and find them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from langgraph_sdk.schema import All, Config, Durability, MultitaskStrategy, StreamMode
 
-from prefect_langgraph import _crons
-from prefect_langgraph._cron_build import build
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph.blocks.credentials import Credentials
-from prefect_langgraph.cron_models import CronHandle, OnRunCompleted
+from prefect_langgraph.arguments import check_choice, check_end, check_json, check_thread_id
+from prefect_langgraph.blocks.credentials import Credentials, resolve_for
+from prefect_langgraph.crons import operations
+from prefect_langgraph.crons.models import CronHandle, OnRunCompleted
+from prefect_langgraph.crons.request import CRON_OWNER, build, check_payload, refuse_headers
+from prefect_langgraph.crons.search import pages
+from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.headers import validate_headers
+from prefect_langgraph.runs.call import Context, context_of
 from prefect_langgraph.schedules import ScheduleLike
 from prefect_langgraph.tasks._task import context_for, langgraph_task
+from prefect_langgraph.transport.loop import io_loop
 
 
 async def _create(
@@ -29,7 +34,7 @@ async def _create(
     **options: Any,
 ) -> CronHandle:
     request = build(assistant_id, schedule, **options)
-    return await _crons.create(
+    return await operations.create(
         await context_for(credentials),
         request,
         idempotency_key=idempotency_key,
@@ -161,3 +166,303 @@ async def acreate_cron(
 ) -> CronHandle:
     """Create a cron: the asynchronous twin of `create_cron`."""
     return await io_loop().arun(_create, **locals())
+
+
+async def _update(
+    cron: CronHandle | str,
+    *,
+    schedule: ScheduleLike | None,
+    timezone: str | None,
+    allow_seconds: bool,
+    enabled: bool | None,
+    end_time: datetime | Literal["unchanged"] | None,
+    metadata: Mapping[str, Any] | None,
+    on_run_completed: OnRunCompleted | None,
+    headers: Mapping[str, str] | None,
+    credentials: Credentials,
+    **payload: Any,
+) -> CronHandle:
+    refuse_headers(headers)
+    check_json("metadata", metadata)
+    if isinstance(end_time, str):
+        check_choice("end_time", end_time, (operations.UNCHANGED,))
+    else:
+        check_end(end_time)
+    given = check_payload(payload)
+    if on_run_completed is not None:
+        check_choice("on_run_completed", on_run_completed, ("delete", "keep"))
+        given["on_run_completed"] = on_run_completed
+    return await operations.update(
+        await _context_for_cron(cron, credentials),
+        cron,
+        schedule=schedule,
+        timezone=timezone,
+        allow_seconds=allow_seconds,
+        enabled=enabled,
+        end_time=end_time,
+        metadata=metadata,
+        given=given,
+    )
+
+
+async def _delete(
+    cron: CronHandle | str,
+    *,
+    headers: Mapping[str, str] | None,
+    credentials: Credentials,
+) -> None:
+    plain = validate_headers(headers) or None
+    context = await _context_for_cron(cron, credentials)
+    deleted = await operations.delete(context, cron, headers=plain)
+    context.logger.info("%s cron %s", "Deleted" if deleted else "Gone already:", operations.id_of(cron))
+
+
+async def drop_crons(cron_ids: Sequence[str], *, credentials: Credentials) -> list[str]:
+    """Delete crons; gives the ids of those that were there."""
+    context = await context_for(credentials)
+    return [cron_id for cron_id in cron_ids if await operations.delete(context, cron_id)]
+
+
+async def find_crons(
+    *,
+    assistant_id: str | UUID | None = None,
+    thread_id: str | UUID | None = None,
+    enabled: bool | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    owner: str | None = None,
+    limit: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> list[CronHandle]:
+    """What `search_crons` does, without a task run."""
+    if limit is not None and (isinstance(limit, bool) or limit < 1):
+        raise InvalidRequestError(f"limit={limit!r}: give one or more, or None for all.")
+    check_json("metadata", metadata)
+    plain = validate_headers(headers) or None
+    context = await context_for(credentials)
+    found = pages(
+        context.deployment,
+        assistant_id=str(assistant_id) if assistant_id is not None else None,
+        thread_id=check_thread_id(thread_id) if thread_id is not None else None,
+        enabled=enabled,
+        metadata={**(metadata or {}), **({CRON_OWNER: owner} if owner is not None else {})},
+        limit=limit,
+        headers=plain,
+    )
+    return [operations.handle_in(context, row) async for row in found]
+
+
+async def _context_for_cron(cron: CronHandle | str, credentials: Credentials) -> Context:
+    if isinstance(cron, CronHandle):
+        return await context_of(await resolve_for(cron.url, cron.credentials, credentials))
+    return await context_for(credentials)
+
+
+def _update_name(parameters: Mapping[str, Any]) -> str:
+    return f"update {_called(parameters.get('cron'))}"
+
+
+def _delete_name(parameters: Mapping[str, Any]) -> str:
+    return f"delete {_called(parameters.get('cron'))}"
+
+
+def _called(cron: Any) -> str:
+    """A cron as a task run is named after it: by its name, its assistant or its id."""
+    if isinstance(cron, CronHandle):
+        return f"cron {cron.name}" if cron.name else f"cron of {cron.assistant_id}"
+    return f"cron {cron}"
+
+
+@langgraph_task("update_cron", run_name=_update_name)
+def update_cron(
+    cron: CronHandle | str,
+    *,
+    schedule: ScheduleLike | None = None,
+    timezone: str | None = None,
+    allow_seconds: bool = False,
+    enabled: bool | None = None,
+    end_time: datetime | Literal["unchanged"] | None = "unchanged",
+    input: Any = None,
+    config: Config | None = None,
+    context: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    on_run_completed: OnRunCompleted | None = None,
+    webhook: str | None = None,
+    interrupt_before: All | Sequence[str] | None = None,
+    interrupt_after: All | Sequence[str] | None = None,
+    stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+    stream_subgraphs: bool | None = None,
+    stream_resumable: bool | None = None,
+    durability: Durability | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> CronHandle:
+    """Change a cron; what is not given stays as it is.
+
+    Pausing and resuming is `enabled`. A cron that is enabled again fires next at its next date, not
+    for the dates it missed. Safe to repeat. `aupdate_cron` is the asynchronous twin.
+
+    Args:
+        cron: The cron's handle, or its id.
+        schedule: A cron string or a Prefect schedule.
+        timezone: An IANA name.
+        allow_seconds: Says that the sixth field means seconds, as the server reads it.
+        enabled: False pauses, True resumes.
+        end_time: When it stops firing. None takes its end away. Ends the renewal of a lease.
+        input: The graph's input.
+        config: Replaces the whole config.
+        context: Replaces the whole context.
+        metadata: Added to the cron's.
+        on_run_completed: "delete" or "keep".
+        webhook: Called by the server when a run ends.
+        interrupt_before: Nodes to stop before, or "*".
+        interrupt_after: Nodes to stop after, or "*".
+        stream_mode: What the server keeps for those who stream its runs.
+        stream_subgraphs: True streams subgraphs too.
+        stream_resumable: True lets a stream be read again from its beginning.
+        durability: "sync", "async" or "exit".
+        headers: Refused: no header of ours reaches a cron's runs. Use config or context.
+        credentials: For an id as in other tasks. For a handle, only where the handle's own do not
+            lead to the deployment.
+
+    Returns:
+        The handle, as it is now.
+
+    Raises:
+        NotFoundError: There is no such cron.
+        ScheduleError: No Deploy cron says the schedule.
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import create_cron, delete_cron, update_cron
+        >>> cron = create_cron("answer", "0 9 * * *", {"question": "What is new?"})
+        >>> paused = update_cron(cron, enabled=False)
+        >>> paused.next_run_date is None
+        True
+        >>> delete_cron(cron)
+    """
+    return io_loop().run(_update, **locals())
+
+
+@langgraph_task("update_cron", run_name=_update_name)
+async def aupdate_cron(
+    cron: CronHandle | str,
+    *,
+    schedule: ScheduleLike | None = None,
+    timezone: str | None = None,
+    allow_seconds: bool = False,
+    enabled: bool | None = None,
+    end_time: datetime | Literal["unchanged"] | None = "unchanged",
+    input: Any = None,
+    config: Config | None = None,
+    context: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    on_run_completed: OnRunCompleted | None = None,
+    webhook: str | None = None,
+    interrupt_before: All | Sequence[str] | None = None,
+    interrupt_after: All | Sequence[str] | None = None,
+    stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+    stream_subgraphs: bool | None = None,
+    stream_resumable: bool | None = None,
+    durability: Durability | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> CronHandle:
+    """Change a cron: the asynchronous twin of `update_cron`."""
+    return await io_loop().arun(_update, **locals())
+
+
+@langgraph_task("delete_cron", run_name=_delete_name)
+def delete_cron(
+    cron: CronHandle | str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> None:
+    """Delete a cron. It fires no more; a run that it has started goes on.
+
+    Safe to repeat: a cron that is gone already is fine. `adelete_cron` is the asynchronous twin.
+
+    Args:
+        cron: The cron's handle, or its id.
+        headers: For this request, over the block's.
+        credentials: For an id as in other tasks. For a handle, only where the handle's own do not
+            lead to the deployment.
+
+    Raises:
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import create_cron, delete_cron
+        >>> cron = create_cron("answer", "@daily", {"question": "What is new?"})
+        >>> delete_cron(cron)
+        >>> delete_cron(cron)
+    """
+    io_loop().run(_delete, **locals())
+
+
+@langgraph_task("delete_cron", run_name=_delete_name)
+async def adelete_cron(
+    cron: CronHandle | str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> None:
+    """Delete a cron: the asynchronous twin of `delete_cron`."""
+    await io_loop().arun(_delete, **locals())
+
+
+@langgraph_task("search_crons", run_name="search crons")
+def search_crons(
+    *,
+    assistant_id: str | UUID | None = None,
+    thread_id: str | UUID | None = None,
+    enabled: bool | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    owner: str | None = None,
+    limit: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> list[CronHandle]:
+    """Find crons, however many there are.
+
+    Changes nothing; safe to repeat. `asearch_crons` is the asynchronous twin.
+
+    Args:
+        assistant_id: Of this assistant, by its id or its graph's name.
+        thread_id: On this thread.
+        enabled: True for those that fire, False for those that are paused.
+        metadata: With these values in their metadata.
+        owner: Of this owner, as given to `reconcile_crons`.
+        limit: At most so many. None is all.
+        headers: For this request, over the block's.
+        credentials: A saved block's name, a block, or None for the block named `default`.
+
+    Returns:
+        Handles, from the oldest cron to the newest.
+
+    Raises:
+        NotFoundError: There is no graph of that name.
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import search_crons
+        >>> paused = search_crons(assistant_id="answer", enabled=False)
+    """
+    return io_loop().run(find_crons, **locals())
+
+
+@langgraph_task("search_crons", run_name="search crons")
+async def asearch_crons(
+    *,
+    assistant_id: str | UUID | None = None,
+    thread_id: str | UUID | None = None,
+    enabled: bool | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    owner: str | None = None,
+    limit: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    credentials: Credentials = None,
+) -> list[CronHandle]:
+    """Find crons: the asynchronous twin of `search_crons`."""
+    return await io_loop().arun(find_crons, **locals())

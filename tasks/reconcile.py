@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect_langgraph._cron_report import publish_table, table_key
-from prefect_langgraph._cron_specs import Specs
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._reconcile import reconcile
 from prefect_langgraph.blocks.credentials import Credentials
-from prefect_langgraph.cron_models import CronPlan
+from prefect_langgraph.crons.models import CronPlan
+from prefect_langgraph.crons.reconcile import reconcile
+from prefect_langgraph.crons.spec_file import Specs
+from prefect_langgraph.reports.artifacts import publish_table, table_key
 from prefect_langgraph.tasks._task import context_for, langgraph_task
+from prefect_langgraph.transport.loop import io_loop
 
 
 def _run_name(parameters: Mapping[str, Any]) -> str:

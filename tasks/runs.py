@@ -17,13 +17,15 @@ from langgraph_sdk.schema import (
     MultitaskStrategy,
 )
 
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._runs import OnTimeout, check_choice, check_thread_id, run_to_end
+from prefect_langgraph.arguments import check_choice, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.errors import RunInterruptedError
 from prefect_langgraph.headers import HeaderValue
+from prefect_langgraph.runs.call import OnTimeout
+from prefect_langgraph.runs.operations import run_to_end
 from prefect_langgraph.tasks._task import context_for, langgraph_task, request_of
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.loop import io_loop
 
 
 async def _run(

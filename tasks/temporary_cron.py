@@ -13,18 +13,18 @@ from uuid import UUID
 import anyio
 from langgraph_sdk.schema import All, Config, Durability, MultitaskStrategy, StreamMode
 
-from prefect_langgraph import _crons
-from prefect_langgraph._cron_build import build
-from prefect_langgraph._cron_request import CronRequest
-from prefect_langgraph._cron_runs import CronRuns
-from prefect_langgraph._deadline import Deadline, check_positive
-from prefect_langgraph._loop import CLEANUP_SECONDS, io_loop
+from prefect_langgraph.arguments import check_positive
 from prefect_langgraph.blocks.credentials import Credentials
-from prefect_langgraph.cron_models import CronHandle, OnRunCompleted
+from prefect_langgraph.crons import operations
+from prefect_langgraph.crons.models import CronHandle, OnRunCompleted
+from prefect_langgraph.crons.request import CronRequest, build
+from prefect_langgraph.crons.results import CronRuns
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
-from prefect_langgraph.models import FanOutResult
+from prefect_langgraph.results import FanOutResult
 from prefect_langgraph.schedules import ScheduleLike
 from prefect_langgraph.tasks._task import context_for
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.loop import CLEANUP_SECONDS, io_loop
 
 # The others say what the cron is.
 _OWN_ARGUMENTS = ("credentials", "idempotency_key", "once", "cancel_runs", "max_wait_seconds")
@@ -149,8 +149,8 @@ class TemporaryCron:
         if self._runs is not None:
             raise LangGraphError("A temporary_cron is for one block. Make another for the next.")
         context = await context_for(self._options.credentials)
-        request = await _crons.fit_for_server(context, self._request, deleted_in_time=True)
-        handle = await _crons.create(
+        request = await operations.fit_for_server(context, self._request, deleted_in_time=True)
+        handle = await operations.create(
             context,
             request,
             idempotency_key=self._options.idempotency_key,

@@ -10,16 +10,19 @@ from uuid import UUID
 
 from langgraph_sdk.schema import Checkpoint, ThreadState, ThreadStateSelectField
 
-from prefect_langgraph._client import InDoubtError, mask_headers
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._keys import key_for
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._runs import Context, check_choice, check_thread_id
+from prefect_langgraph.arguments import check_choice, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
+from prefect_langgraph.canonical import canonical
 from prefect_langgraph.errors import InvalidRequestError, NotFoundError
 from prefect_langgraph.headers import HeaderValue, validate_headers
-from prefect_langgraph.ownership import canonical, thread_id_of
+from prefect_langgraph.ownership.keys import key_for
+from prefect_langgraph.ownership.tags import thread_id_of
+from prefect_langgraph.runs.call import Context
 from prefect_langgraph.tasks._task import context_for, langgraph_task
+from prefect_langgraph.transport.connection import mask_headers
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import InDoubtError
+from prefect_langgraph.transport.loop import io_loop
 
 IfExists = Literal["raise", "do_nothing"]
 

@@ -37,13 +37,13 @@ os.environ["DO_NOT_TRACK"] = "1"
 # Of a task that is called outside any flow, Prefect itself warns that its own log lines go nowhere.
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 
-from prefect_langgraph._process import reserve_port  # noqa: E402
 from prefect_langgraph.testing import (  # noqa: E402
     LangGraphServer,
     PrefectServer,
     run_langgraph_server,
     run_prefect_server,
 )
+from prefect_langgraph.testing.process import reserve_port  # noqa: E402
 
 _RESERVED, _PREFECT_PORT = reserve_port()
 _AT_EXIT.enter_context(_RESERVED)

@@ -23,8 +23,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from prefect_langgraph import LangGraphCredentials
-from prefect_langgraph._client import Connection, Deployment
 from prefect_langgraph.models import RunHandle
+from prefect_langgraph.transport.connection import Connection
+from prefect_langgraph.transport.deployment import Deployment
 
 Row = dict[str, Any]
 URL = "http://odd.example.com"

@@ -24,7 +24,8 @@ from prefect_langgraph import (
     arun_stateless,
     astart_run,
 )
-from prefect_langgraph.ownership import Key, thread_id_of
+from prefect_langgraph.ownership.keys import Key
+from prefect_langgraph.ownership.tags import thread_id_of
 from scenarios import Scenario
 
 PLAY_SECONDS = 100

@@ -18,10 +18,10 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from prefect_langgraph import FanOutResult, LangGraphCredentials, RunHandle, RunStatus, Usage, fan_out
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._progress import FanOutProgress
-from prefect_langgraph._report import artifact_key, fan_out_report, publish_report
-from prefect_langgraph.models import RunFailure, RunResult
+from prefect_langgraph.reports.fan_out_page import artifact_key, fan_out_report, publish_report
+from prefect_langgraph.reports.progress import FanOutProgress
+from prefect_langgraph.results import RunFailure, RunResult
+from prefect_langgraph.transport.loop import io_loop
 
 MANY, AT_ONCE, CHUNK = 10_000, 400, 100
 LONG_ERROR = (

@@ -12,8 +12,8 @@ import pytest
 
 from browser.chromium import BrowserError, Page, find_chromium
 from browser.conftest import Shown
-from prefect_langgraph._timeline import OUTCOME_COLOURS
 from prefect_langgraph.models import RunStatus
+from prefect_langgraph.reports.timeline import OUTCOME_COLOURS
 
 OUTPUT = Path(__file__).resolve().parents[2] / "output" / "browser"
 PAGES = {"v1": "", "v2": "/v2"}

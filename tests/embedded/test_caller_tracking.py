@@ -14,10 +14,10 @@ from prefect import flow, task
 from prefect.futures import wait
 
 from prefect_langgraph import RunHandle
-from prefect_langgraph._keys import key_for
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph.ownership import current_owner
+from prefect_langgraph.ownership.keys import key_for
+from prefect_langgraph.ownership.owner import current_owner
 from prefect_langgraph.tasks._task import LangGraphTask, langgraph_task
+from prefect_langgraph.transport.loop import io_loop
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 from prefect import flow, task
 
-from prefect_langgraph._loop import io_loop
+from prefect_langgraph.transport.loop import io_loop
 
 BOUND = 30
 

@@ -13,12 +13,7 @@ from prefect import flow
 
 from faults._books import Books
 from faults.test_lost_responses import Call, many, name_of, on_thread, run_in_flow
-from prefect_langgraph import (
-    LangGraphCredentials,
-    join_run,
-    run_stateless,
-    start_run,
-)
+from prefect_langgraph import LangGraphCredentials, join_run, run_stateless, start_run
 from prefect_langgraph.testing import LangGraphServer
 from proxy import Answer, CutBody, Exchange, Fault, LoseRequest, unhandled_500
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from prefect_langgraph._process import reserve_port
+from prefect_langgraph.testing.process import reserve_port
 from proxy._exchange import Exchange, Request, kept, next_event, unless_gone
 from proxy._faults import Fault
 

@@ -27,9 +27,9 @@ from prefect_langgraph import (
     run_stateless,
     with_finalizer,
 )
-from prefect_langgraph._client import Connection
 from prefect_langgraph.blocks.assistant import LangGraphRun
 from prefect_langgraph.errors import AuthenticationError, UnreachableError
+from prefect_langgraph.transport.connection import Connection
 from runners import _flows as flows
 
 KEY, TOKEN = "s3cr3t-of-the-key", "s3cr3t-of-a-header"

@@ -21,7 +21,7 @@ from prefect_langgraph import (
     search_crons,
     update_cron,
 )
-from prefect_langgraph.ownership import KEY
+from prefect_langgraph.ownership.tags import KEY
 from prefect_langgraph.testing import LangGraphServer
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -16,9 +16,9 @@ from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.errors import APIError
 
-from prefect_langgraph._cron_clock import clock_changes
 from prefect_langgraph.errors import ScheduleError
 from prefect_langgraph.schedules import next_fires, to_deploy_cron
+from prefect_langgraph.schedules.clock import clock_changes
 from prefect_langgraph.testing import LangGraphServer
 
 CRONS = (

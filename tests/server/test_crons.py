@@ -34,7 +34,7 @@ from prefect_langgraph import (
     update_cron,
     with_finalizer,
 )
-from prefect_langgraph.ownership import API, FLOW_RUN_ID, KEY, OWNS_THREAD
+from prefect_langgraph.ownership.tags import API, FLOW_RUN_ID, KEY, OWNS_THREAD
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from proxy import Hold, LoseRequest, LoseResponse, Proxy
 
@@ -264,7 +264,7 @@ def test_call_cancelled_while_its_cron_is_made_leaves_none(
 def test_cron_key_does_not_make_its_runs_adoptable(
     credentials: LangGraphCredentials, client: SyncLangGraphClient, tag: dict[str, str]
 ) -> None:
-    from prefect_langgraph.ownership import Key
+    from prefect_langgraph.ownership.keys import Key
 
     create_cron("worker", YEARLY, metadata=tag, idempotency_key="x", credentials=credentials)
     [row] = client.crons.search(metadata=tag)

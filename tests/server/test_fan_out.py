@@ -26,7 +26,7 @@ from prefect_langgraph import (
     afan_out,
     fan_out,
 )
-from prefect_langgraph._events import FAN_OUT_ENDED, FAN_OUT_STARTED, RUN_ENDED
+from prefect_langgraph.reports.events import FAN_OUT_ENDED, FAN_OUT_STARTED, RUN_ENDED
 from prefect_langgraph.testing import PrefectServer
 from proxy import Proxy
 from server.many import BATCH, CREATE_RUN, active, most_at_once, new_mark, threads_of

@@ -20,19 +20,20 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext
 
-from prefect_langgraph import _progress
-from prefect_langgraph._events import (
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.reports import progress as progress_module
+from prefect_langgraph.reports.events import (
     FAN_OUT_ENDED,
     FAN_OUT_STARTED,
     PER_RUN_EVENTS,
     RUN_ENDED,
     FanOutEvents,
 )
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._progress import FanOutProgress
-from prefect_langgraph._report import artifact_key, publish_report
-from prefect_langgraph.models import RunFailure, RunHandle, RunResult, RunStatus
+from prefect_langgraph.reports.fan_out_page import artifact_key, publish_report
+from prefect_langgraph.reports.progress import FanOutProgress
+from prefect_langgraph.results import RunFailure, RunResult
 from prefect_langgraph.testing import PrefectServer
+from prefect_langgraph.transport.loop import io_loop
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-very-secret"
@@ -152,7 +153,7 @@ def test_progress_artifact_is_updated_at_most_once_a_second(
     assert last == 100
     assert 1 <= len(during) <= 4
     gaps = [after[0] - before[0] for before, after in pairwise(during)]
-    assert all(gap >= _progress.UPDATE_SECONDS for gap in gaps)
+    assert all(gap >= progress_module.UPDATE_SECONDS for gap in gaps)
 
 
 def test_error_of_prefect_is_logged_once_and_the_fan_out_goes_on(
@@ -167,7 +168,7 @@ def test_error_of_prefect_is_logged_once_and_the_fan_out_goes_on(
         raise httpx.HTTPStatusError(SECRET, request=request, response=response)
 
     monkeypatch.setattr(PrefectClient, "update_artifact", refuse)
-    monkeypatch.setattr(_progress, "UPDATE_SECONDS", 0.02)
+    monkeypatch.setattr(progress_module, "UPDATE_SECONDS", 0.02)
     left: list[int] = []
 
     async def work() -> None:
@@ -191,7 +192,7 @@ def test_prefect_that_hangs_holds_up_the_end_for_a_bounded_time(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(PrefectClient, "create_artifact", hang)
-    monkeypatch.setattr(_progress, "_CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(progress_module, "_CLOSE_SECONDS", 0.2)
 
     async def work() -> None:
         async with asyncio.timeout(20), FanOutProgress(1, label="fan-out-answer") as progress:
@@ -343,7 +344,7 @@ def test_outside_a_flow_run_nothing_is_emitted(monkeypatch: pytest.MonkeyPatch) 
     def emit(*args: object, **kwargs: object) -> None:
         raise AssertionError("emitted")
 
-    monkeypatch.setattr("prefect_langgraph._events.emit_event", emit)
+    monkeypatch.setattr("prefect_langgraph.reports.events.emit_event", emit)
     events = FanOutEvents(1, label="x")
     events.fan_out_started()
     events.run_ended(ended(0))

@@ -27,7 +27,7 @@ from prefect_langgraph import (
     search_crons,
     update_cron,
 )
-from prefect_langgraph.ownership import FLOW_RUN_ID
+from prefect_langgraph.ownership.tags import FLOW_RUN_ID
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from proxy import Answer, Hold, LoseResponse, Proxy, run_proxy
 

@@ -29,9 +29,9 @@ from prefect_langgraph import (
     start_runs,
     with_finalizer,
 )
-from prefect_langgraph._batch_items import CHUNK
-from prefect_langgraph._batch_turn import TakenOverError
-from prefect_langgraph._lookup import FETCH_BYTES
+from prefect_langgraph.many_runs.batch import CHUNK
+from prefect_langgraph.ownership.claims import TakenOverError
+from prefect_langgraph.runs.lookup import FETCH_BYTES
 from proxy import Answer, Hold, LoseResponse, Proxy, Rewrite
 from server.many import (
     BATCH,

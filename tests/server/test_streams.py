@@ -47,8 +47,8 @@ from prefect_langgraph import (
     stream_run,
     stream_to_logs,
 )
-from prefect_langgraph._feed import SIZE
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
+from prefect_langgraph.transport.generators import SIZE
 from proxy import CutStream, Proxy
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

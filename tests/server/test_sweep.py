@@ -44,11 +44,11 @@ from prefect_langgraph import (
     start_run,
     sweep,
 )
-from prefect_langgraph._client import deployment_for
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._sweep import Policy, sweep_deployment
-from prefect_langgraph.ownership import prefect_api
+from prefect_langgraph.cleanup.sweep import Policy, sweep_deployment
+from prefect_langgraph.ownership.owner import prefect_api
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import deployment_for
 from proxy import Proxy
 from server.owned import FOREVER, YEARLY, active_runs, left_by, until
 

@@ -24,7 +24,7 @@ from prefect_langgraph import (
     cron_window,
     temporary_cron,
 )
-from prefect_langgraph.ownership import FLOW_RUN_ID, KEY, OWNS_THREAD
+from prefect_langgraph.ownership.tags import FLOW_RUN_ID, KEY, OWNS_THREAD
 from prefect_langgraph.tasks.temporary_cron import TemporaryCron
 from prefect_langgraph.testing import LangGraphServer
 from proxy import run_proxy

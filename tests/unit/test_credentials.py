@@ -13,9 +13,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from prefect_langgraph import InvalidRequestError, LangGraphCredentials, LangGraphError, RunHandle
-from prefect_langgraph._client import deployment_for
-from prefect_langgraph._loop import IOLoop
 from prefect_langgraph.blocks.credentials import resolve, resolve_for
+from prefect_langgraph.transport.deployment import deployment_for
+from prefect_langgraph.transport.loop import IOLoop
 
 URL = "http://localhost:2024"
 KEY = "lsv2_pt_s3cr3t"

@@ -12,11 +12,19 @@ from prefect.schedules import Cron, Interval
 from pydantic import ValidationError
 
 from prefect_langgraph import CronPlan, CronSpec, HeaderPolicyError, InvalidRequestError, ScheduleError
-from prefect_langgraph._cron_build import build, of_spec
-from prefect_langgraph._cron_request import CRON_OWNER, CronRequest, cron_key, difference, handle_of
-from prefect_langgraph._cron_specs import read_specs
-from prefect_langgraph._reconcile import steps_for, tags_of
-from prefect_langgraph.ownership import KEY, Key
+from prefect_langgraph.crons.reconcile import steps_for, tags_of
+from prefect_langgraph.crons.request import (
+    CRON_OWNER,
+    CronRequest,
+    build,
+    cron_key,
+    difference,
+    handle_of,
+    of_spec,
+)
+from prefect_langgraph.crons.spec_file import read_specs
+from prefect_langgraph.ownership.keys import Key
+from prefect_langgraph.ownership.tags import KEY
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TAGS = {KEY: "k", "prefect_flow_run_id": "f"}

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from prefect_langgraph._feed import SIZE, AsyncFeed, FeedControl, SyncFeed, feed_control
-from prefect_langgraph._loop import io_loop
 from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.transport.generators import SIZE, AsyncFeed, FeedControl, SyncFeed, feed_control
+from prefect_langgraph.transport.loop import io_loop
 
 
 class Source:

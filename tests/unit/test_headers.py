@@ -16,7 +16,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from prefect_langgraph._header_patterns import covers, matches
 from prefect_langgraph.errors import HeaderPolicyError
 from prefect_langgraph.headers import (
     DEFAULT_DENY,
@@ -27,6 +26,7 @@ from prefect_langgraph.headers import (
     merge_headers,
     validate_headers,
 )
+from prefect_langgraph.headers.patterns import covers, matches
 
 MARK = "s3cr3t-mark"
 

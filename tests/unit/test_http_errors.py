@@ -20,10 +20,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prefect_langgraph import errors as ours
-from prefect_langgraph import models
-from prefect_langgraph._client import Connection, Deployment, InDoubtError
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._http import (
+from prefect_langgraph import models, results
+from prefect_langgraph.transport.connection import Connection
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment, InDoubtError
+from prefect_langgraph.transport.http_errors import (
     detail_of,
     is_transient,
     not_executed,
@@ -538,7 +539,7 @@ def test_secret_that_the_server_repeats_is_not_in_the_error() -> None:
 # Pickling
 
 HANDLE = models.RunHandle(run_id="r", thread_id="t", assistant_id="a", url=URL)
-RESULT = models.FanOutResult(results=(models.RunResult(handle=HANDLE, status=models.RunStatus.LOST),))
+RESULT = results.FanOutResult(results=(results.RunResult(handle=HANDLE, status=models.RunStatus.LOST),))
 RUN: dict[str, Any] = {"handle": HANDLE, "status": models.RunStatus.ERROR, "values": {"a": 1}}
 
 PICKLED: list[ours.LangGraphError] = [

@@ -18,9 +18,9 @@ from typing import Any
 import anyio
 import pytest
 
-from prefect_langgraph import _loop
-from prefect_langgraph._loop import IOLoop, io_loop
 from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.transport import loop as loop_module
+from prefect_langgraph.transport.loop import IOLoop, io_loop
 
 # Far more than any of it takes, so that a hang is a failure and not a wait.
 BOUND = 30
@@ -275,7 +275,7 @@ def ended_later(loop: IOLoop, job: Job) -> Iterator[None]:
 def test_clean_up_that_never_ends_holds_a_cancelled_caller_for_a_bounded_time(
     own_loop: IOLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_loop, "CLEANUP_SECONDS", 0.1)
+    monkeypatch.setattr(loop_module, "CLEANUP_SECONDS", 0.1)
     job = Job(stubborn=True)
 
     async def main() -> None:
@@ -338,7 +338,7 @@ def test_interrupted_synchronous_caller_raises_even_when_the_coroutine_then_succ
 def test_clean_up_that_never_ends_holds_an_interrupted_caller_for_a_bounded_time(
     own_loop: IOLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_loop, "CLEANUP_SECONDS", 0.1)
+    monkeypatch.setattr(loop_module, "CLEANUP_SECONDS", 0.1)
     job = Job(stubborn=True)
     with ended_later(own_loop, job), alarm_raises_stop():
         stop_when(job.started)
@@ -369,7 +369,7 @@ def test_call_that_is_on_its_way_when_the_loop_closes_ends_for_its_caller(own_lo
 
 PRELUDE = """
 import asyncio, os, signal, sys, threading, time
-from prefect_langgraph._loop import io_loop
+from prefect_langgraph.transport.loop import io_loop
 
 # A shell that runs the tests in the background has its children ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,7 +21,8 @@ from prefect_langgraph import (
     errors,
     models,
 )
-from prefect_langgraph.models import FanOutResult, RunFailure, RunItem, RunResult, RunStatus, Usage
+from prefect_langgraph.models import RunItem, RunStatus
+from prefect_langgraph.results import FanOutResult, RunFailure, RunResult, Usage
 
 HANDLE = RunHandle(run_id="1f0c", thread_id="9b2e", assistant_id="agent", url="http://localhost:2024")
 

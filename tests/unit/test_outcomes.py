@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from langgraph_sdk import schema
 
 from prefect_langgraph import errors
-from prefect_langgraph._outcomes import (
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.results import RunFailure, RunResult, Usage
+from prefect_langgraph.runs.outcomes import (
     RUN_STATUSES,
     THREAD_STATUSES,
     error_of,
@@ -21,7 +23,6 @@ from prefect_langgraph._outcomes import (
     rolled_back,
     usage_of,
 )
-from prefect_langgraph.models import RunFailure, RunHandle, RunResult, RunStatus, Usage
 
 HANDLE = RunHandle(run_id="1f0c", thread_id="9b2e", assistant_id="agent", url="http://localhost:2024")
 VALUES = {"result": "partial"}

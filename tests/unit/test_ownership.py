@@ -20,12 +20,12 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 
 from odd_server import OddServer, credentials_of
 from prefect_langgraph import create_thread, run_on_thread, run_stateless, start_run
-from prefect_langgraph._keys import key_for
-from prefect_langgraph._loop import io_loop
-from prefect_langgraph._start import RunRequest
+from prefect_langgraph.canonical import canonical, digest
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import RunItem, RunStatus
-from prefect_langgraph.ownership import (
+from prefect_langgraph.ownership.keys import Key, Ordinals, decide, key_for
+from prefect_langgraph.ownership.owner import Owner, prefect_api
+from prefect_langgraph.ownership.tags import (
     API,
     DEPLOYMENT_ID,
     FLOW_RUN_ID,
@@ -33,15 +33,10 @@ from prefect_langgraph.ownership import (
     OWNS_THREAD,
     ROOT_FLOW_RUN_ID,
     TASK_RUN_ID,
-    Key,
-    Ordinals,
-    Owner,
-    canonical,
-    decide,
-    digest,
-    prefect_api,
     thread_id_of,
 )
+from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.transport.loop import io_loop
 
 FLOW_RUN = str(uuid.uuid4())
 Scope = tuple[str, int]

@@ -16,8 +16,9 @@ from typing import Any, TextIO
 import pytest
 from prefect.logging.handlers import PrefectConsoleHandler
 
-from prefect_langgraph._progress import MOST_SAMPLES, FanOutProgress
-from prefect_langgraph.models import RunHandle, RunResult, RunStatus
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.reports.progress import MOST_SAMPLES, FanOutProgress
+from prefect_langgraph.results import RunResult
 
 HANDLE = RunHandle(run_id="run", thread_id="thread", assistant_id="answer", url="http://localhost")
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from prefect_langgraph._report import (
+from prefect_langgraph.models import Origin, RunHandle, RunStatus
+from prefect_langgraph.reports.fan_out_page import (
     ERROR_CHARACTERS,
     FAILURES_SHOWN,
     artifact_key,
@@ -20,16 +21,8 @@ from prefect_langgraph._report import (
     percentiles,
     publish_report,
 )
-from prefect_langgraph._timeline import Sample
-from prefect_langgraph.models import (
-    FanOutResult,
-    Origin,
-    RunFailure,
-    RunHandle,
-    RunResult,
-    RunStatus,
-    Usage,
-)
+from prefect_langgraph.reports.timeline import Sample
+from prefect_langgraph.results import FanOutResult, RunFailure, RunResult, Usage
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 HINT = "Run it again with the same `output_path`."

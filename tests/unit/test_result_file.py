@@ -12,10 +12,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from prefect_langgraph._result_file import ResultFile, read_inputs
-from prefect_langgraph._start import RunRequest
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
-from prefect_langgraph.models import RunFailure, RunHandle, RunResult, RunStatus
+from prefect_langgraph.many_runs.result_file import ResultFile, read_inputs
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.results import RunFailure, RunResult
+from prefect_langgraph.runs.request import RunRequest
 
 URL = "http://agents.example.com"
 

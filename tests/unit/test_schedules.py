@@ -23,10 +23,8 @@ from prefect.client.schemas.schedules import (
 )
 from prefect.schedules import Cron, Interval, RRule, Schedule
 
-from prefect_langgraph import _cron_clock as clock
-from prefect_langgraph import _cron_fields as fields
 from prefect_langgraph.errors import InvalidRequestError, ScheduleError
-from prefect_langgraph.schedules import DeployCron, next_fires, to_deploy_cron
+from prefect_langgraph.schedules import DeployCron, clock, fields, next_fires, to_deploy_cron
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 YEAR = timedelta(days=366)

@@ -19,11 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_langgraph import StreamBrokenError, _stream_reader
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._stream_reader import Position, StreamReader
+from prefect_langgraph import StreamBrokenError
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.streams import reader as reader_module
+from prefect_langgraph.streams.reader import Position, StreamReader
+from prefect_langgraph.transport.deadline import Deadline
 
 HANDLE = RunHandle(run_id="r", thread_id="t", assistant_id="a", url="http://model")
 START = 1_700_000_000_000.0
@@ -132,10 +133,10 @@ def read(model: Model, position: Position | None = None) -> list[tuple[int, str 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            _stream_reader, "time", SimpleNamespace(monotonic=lambda: (model.now - START) / 1000 + 7)
+            reader_module, "time", SimpleNamespace(monotonic=lambda: (model.now - START) / 1000 + 7)
         )
         patch.setattr(
-            _stream_reader,
+            reader_module,
             "asyncio",
             SimpleNamespace(sleep=model.sleep, timeout=asyncio.timeout),
         )

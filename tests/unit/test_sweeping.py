@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from prefect_langgraph.sweeping import FlowRunFacts, LeaseFacts, Left, Verdict, judge
+from prefect_langgraph.cleanup.verdict import FlowRunFacts, LeaseFacts, Left, Verdict, judge
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

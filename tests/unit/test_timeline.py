@@ -9,14 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from prefect_langgraph._timeline import (
-    OUTCOME_COLOURS,
-    Sample,
-    data_uri,
-    duration,
-    timeline_svg,
-)
 from prefect_langgraph.models import RunStatus
+from prefect_langgraph.reports.timeline import OUTCOME_COLOURS, Sample, data_uri, duration, timeline_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 ENDED = {status for status in RunStatus if status.ended}

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odd_server import OddServer, deployment_of
-from prefect_langgraph import _waiter
-from prefect_langgraph._client import Deployment
-from prefect_langgraph._deadline import Deadline
-from prefect_langgraph._waiter import interval
 from prefect_langgraph.errors import AuthenticationError, DeploymentError, InvalidRequestError
-from prefect_langgraph.models import RunHandle, RunResult, RunStatus
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.results import RunResult
+from prefect_langgraph.runs import poller
+from prefect_langgraph.runs.poller import interval
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment
 
 BOUND = 30
 
@@ -383,5 +384,5 @@ def test_remaining_time_is_never_negative() -> None:
 def test_few_waits_are_asked_about_exactly_and_many_together() -> None:
     few, many = OddServer(), OddServer()
     joined(few, [few.add({"n": 1}) for _ in range(2)])
-    joined(many, [many.add({"n": 1}) for _ in range(_waiter.EXACT_WATCHES + 1)])
+    joined(many, [many.add({"n": 1}) for _ in range(poller.EXACT_WATCHES + 1)])
     assert many.asked["search"]

@@ -12,8 +12,8 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect import Flow
 
 from prefect_langgraph import LangGraphCredentials
-from prefect_langgraph._process import HOST, ServerProcess
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
+from prefect_langgraph.testing.process import HOST, ServerProcess
 from worker.api import Api
 from worker.commands import ROOT, documented, run_documented
 from worker.deployed import BLOCK

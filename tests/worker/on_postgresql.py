@@ -11,14 +11,7 @@ import sys
 from prefect import flow
 from prefect.runtime import flow_run
 
-from prefect_langgraph import (
-    create_cron,
-    fan_out,
-    run_stateless,
-    start_run,
-    sweep,
-    with_finalizer,
-)
+from prefect_langgraph import create_cron, fan_out, run_stateless, start_run, sweep, with_finalizer
 from server.owned import FOREVER, YEARLY
 
 INPUTS = [{"tag": str(number)} for number in range(20)]

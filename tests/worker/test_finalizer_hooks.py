@@ -17,7 +17,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelling
 
 from prefect_langgraph import SweepEntry, sweep
-from prefect_langgraph._lease import is_lease
+from prefect_langgraph.ownership.heartbeat import is_lease
 from prefect_langgraph.testing import PrefectServer
 from server.owned import active_runs, left_by, logs_of, until
 from worker.conftest import Worker

@@ -16,8 +16,8 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
-from prefect_langgraph._process import HOST, ServerProcess
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
+from prefect_langgraph.testing.process import HOST, ServerProcess
 from server.owned import left_by
 from worker.api import Api
 from worker.on_postgresql import INPUTS

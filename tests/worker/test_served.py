@@ -13,8 +13,8 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
-from prefect_langgraph._process import HOST, ServerProcess
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
+from prefect_langgraph.testing.process import HOST, ServerProcess
 from server.owned import FOREVER, YEARLY, left_by, until
 from worker.api import SLOW, Api, Row
 from worker.served import NAME

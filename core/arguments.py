@@ -1,0 +1,74 @@
+"""Checks of arguments, made before any request is sent."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from prefect_langgraph.canonical import canonical
+from prefect_langgraph.errors import (
+    InvalidRequestError,
+)
+
+
+def check_positive(name: str, value: float | None) -> None:
+    """Refuse a limit that is zero, negative or not a number; None is unlimited."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InvalidRequestError(
+            f"{name}={value!r}: give a number greater than zero, or None for no limit."
+        )
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Refuse a bound that is no whole number of at least one; None is unlimited."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequestError(
+            f"{name}={value!r}: give a whole number greater than zero, or None for no limit."
+        )
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a policy that there is not."""
+    if value not in choices:
+        raise InvalidRequestError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}.")
+
+
+def check_thread_id(thread_id: object) -> str:
+    """A thread id as text; what is no UUID is refused."""
+    try:
+        return str(uuid.UUID(str(thread_id)))
+    except ValueError:
+        raise InvalidRequestError(
+            f"thread_id={thread_id!r} is no UUID. create_thread() makes a thread and returns its id."
+        ) from None
+
+
+def check_json(name: str, value: object) -> None:
+    """Refuse what is not JSON."""
+    try:
+        canonical(value)
+    except TypeError as error:
+        raise InvalidRequestError(f"{name} is not JSON: {error}.") from None
+
+
+def check_end(end_time: datetime | None) -> None:
+    """Refuse an end that has no timezone, or has passed."""
+    if end_time is None:
+        return
+    if not isinstance(end_time, datetime) or end_time.tzinfo is None:
+        raise InvalidRequestError(
+            "end_time has no timezone. Use one such as datetime.now(UTC) + timedelta(days=1)."
+        )
+    if end_time <= datetime.now(UTC):
+        raise InvalidRequestError(f"end_time={end_time.isoformat()} has passed: it would never fire.")
+
+
+def check_lease(lease: timedelta | None) -> None:
+    """Refuse a lease that is over as it begins."""
+    if lease is not None and (not isinstance(lease, timedelta) or lease <= timedelta(0)):
+        raise InvalidRequestError(f"lease={lease!r}: give a timedelta above zero, or None for none.")

@@ -1,0 +1,401 @@
+"""What a flow run left on a deployment.
+
+Whatever is found carries the tags that were asked for: every answer is held against the question, so
+that a server that ignores a filter never makes strangers' things ours. `_give_back` releases it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from langgraph_sdk.schema import CronSelectField, RunSelectField, RunStatus, ThreadSelectField
+
+from prefect_langgraph.errors import InvalidRequestError, NotFoundError
+from prefect_langgraph.models import RunHandle
+from prefect_langgraph.models import RunStatus as Outcome
+from prefect_langgraph.ownership.tags import (
+    API,
+    CLAIM,
+    FLOW_RUN_ID,
+    KEY,
+    NO_ANSWER,
+    OWNS_THREAD,
+    ROOT_FLOW_RUN_ID,
+    TARGET_THREAD,
+)
+from prefect_langgraph.runs import outcomes
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment
+
+T = TypeVar("T")
+
+S = TypeVar("S")
+
+Tags = Mapping[str, Any]
+
+Row = Mapping[str, Any]
+
+PAGE = 1000
+
+_CONCURRENCY = 16
+
+# Pending first: a run that begins meanwhile is then seen twice rather than never.
+_ACTIVE: tuple[RunStatus, ...] = ("pending", "running")
+
+_THREAD_FIELDS: list[ThreadSelectField] = ["thread_id", "status", "metadata", "updated_at"]
+
+_CRON_FIELDS: list[CronSelectField] = ["cron_id", "thread_id", "metadata", "updated_at"]
+
+_RUN_FIELDS: list[RunSelectField] = ["run_id", "status", "metadata", "created_at"]
+
+
+@dataclass(frozen=True)
+class OwnedThread:
+    """A thread that carries an owner's tags: throw-away, a claim, or a caller's own."""
+
+    thread_id: str
+    status: str
+    tags: Tags = field(repr=False)
+    updated_at: datetime | None = None
+
+    @property
+    def throw_away(self) -> bool:
+        """True when it goes with its owner."""
+        return self.tags.get(OWNS_THREAD) is True
+
+    @property
+    def target(self) -> str | None:
+        """Of a claim: the caller's thread that the run is on."""
+        return self.tags.get(TARGET_THREAD)
+
+    @property
+    def leads_to(self) -> str:
+        """One of the `found_by` of the run that this thread exists for."""
+        return self.thread_id if self.target is None else _mark(self.target, self.tags)
+
+
+@dataclass(frozen=True)
+class OwnedCron:
+    """A cron that carries an owner's tags."""
+
+    cron_id: str
+    thread_id: str | None
+    tags: Tags = field(repr=False)
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class OwnedRun:
+    """An active run that carries an owner's tags.
+
+    Attributes:
+        run_id: The run.
+        thread_id: Where it is.
+        tags: Its metadata; what it does not bring itself it has from its thread.
+        first: True when it is known to be the first run of its thread.
+    """
+
+    run_id: str
+    thread_id: str
+    tags: Tags = field(repr=False)
+    first: bool = False
+
+    @property
+    def found_by(self) -> frozenset[str]:
+        """What threads that exist for this run lead to."""
+        return frozenset({self.thread_id, _mark(self.thread_id, self.tags)})
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} on thread {self.thread_id}"
+
+
+def _mark(thread_id: str, tags: Tags) -> str:
+    """Tells a run on a caller's thread from the others there."""
+    return f"{thread_id} {tags.get(KEY) or tags.get(CLAIM)}"
+
+
+@dataclass(frozen=True)
+class Owned:
+    """What was found.
+
+    Attributes:
+        threads: Threads of every kind.
+        crons: Crons.
+        runs: Active runs. Empty until `with_runs`.
+        foreign: Threads on which somebody else's run is active.
+        waiting: Throw-away threads that wait for a person, and stay.
+    """
+
+    threads: tuple[OwnedThread, ...] = ()
+    crons: tuple[OwnedCron, ...] = ()
+    runs: tuple[OwnedRun, ...] = ()
+    foreign: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+
+    def where(self, owns: Callable[[Tags], bool]) -> Owned:
+        """Only what these tags are true of."""
+        return self.by(owns).get(True, Owned())
+
+    def by(self, name: Callable[[Tags], S]) -> dict[S, Owned]:
+        """All of it, in parts."""
+        threads: dict[S, list[OwnedThread]] = {}
+        crons: dict[S, list[OwnedCron]] = {}
+        runs: dict[S, list[OwnedRun]] = {}
+        for thread in self.threads:
+            threads.setdefault(name(thread.tags), []).append(thread)
+        for cron in self.crons:
+            crons.setdefault(name(cron.tags), []).append(cron)
+        for run in self.runs:
+            runs.setdefault(name(run.tags), []).append(run)
+        return {
+            part: replace(
+                self,
+                threads=tuple(threads.get(part, ())),
+                crons=tuple(crons.get(part, ())),
+                runs=tuple(runs.get(part, ())),
+            )
+            for part in {**threads, **crons, **runs}
+        }
+
+
+def is_of(flow_run_id: str) -> Callable[[Tags], bool]:
+    """True of the tags of a flow run, and of its subflows in the same process."""
+    return lambda tags: flow_run_id in (tags.get(FLOW_RUN_ID), tags.get(ROOT_FLOW_RUN_ID))
+
+
+async def find_owned(
+    deployment: Deployment,
+    *,
+    flow_run_id: str | None = None,
+    api: str | None = None,
+    deadline: Deadline,
+) -> Owned:
+    """The threads and crons of a flow run with its subflows, or of everything in one Prefect.
+
+    Args:
+        deployment: Where.
+        flow_run_id: The flow run; exactly one of this and `api`.
+        api: The hash of a Prefect API, see `ownership.prefect_api`.
+        deadline: The caller's.
+
+    Raises:
+        DeploymentError: The server could not be asked.
+    """
+    if (flow_run_id is None) == (api is None):
+        raise ValueError("give flow_run_id or api")
+    names = (API,) if api is not None else (FLOW_RUN_ID, ROOT_FLOW_RUN_ID)
+    wanted = [{name: api or flow_run_id} for name in names]
+    threads, crons = await asyncio.gather(
+        asyncio.gather(*(_threads(deployment, tags, deadline) for tags in wanted)),
+        asyncio.gather(*(_crons(deployment, tags, deadline) for tags in wanted)),
+    )
+    return Owned(
+        threads=tuple({row.thread_id: row for part in threads for row in part}.values()),
+        crons=tuple({row.cron_id: row for part in crons for row in part}.values()),
+    )
+
+
+async def _threads(deployment: Deployment, tags: Tags, deadline: Deadline) -> list[OwnedThread]:
+    threads, wanted = deployment.client.threads, dict(tags)
+
+    def ask(offset: int, selected: bool) -> Awaitable[Sequence[Row]]:
+        # In the order of creation, newcomers do not move the pages.
+        more: dict[str, Any] = {"select": _THREAD_FIELDS} if selected else {}
+        return threads.search(
+            metadata=wanted,
+            limit=PAGE,
+            offset=offset,
+            sort_by="created_at",
+            sort_order="asc",
+            **more,
+        )
+
+    rows = await _paged(deployment, ask, "thread_id", "look for the flow run's threads", deadline)
+    return [
+        OwnedThread(row["thread_id"], row["status"], metadata, _time(row.get("updated_at")))
+        for row in rows
+        if tags.items() <= (metadata := row.get("metadata") or {}).items()
+    ]
+
+
+async def _crons(deployment: Deployment, tags: Tags, deadline: Deadline) -> list[OwnedCron]:
+    crons, wanted = deployment.client.crons, dict(tags)
+
+    def ask(offset: int, selected: bool) -> Awaitable[Sequence[Row]]:
+        more: dict[str, Any] = {"select": _CRON_FIELDS} if selected else {}
+        return crons.search(metadata=wanted, limit=PAGE, offset=offset, **more)
+
+    try:
+        rows = await _paged(deployment, ask, "cron_id", "look for the flow run's crons", deadline)
+    except NotFoundError:
+        return []  # a server without crons
+    return [
+        OwnedCron(row["cron_id"], row.get("thread_id"), metadata, _time(row.get("updated_at")))
+        for row in rows
+        if tags.items() <= (metadata := row.get("metadata") or {}).items()
+    ]
+
+
+async def _paged(
+    deployment: Deployment,
+    ask: Callable[[int, bool], Awaitable[Sequence[Row]]],
+    name: str,
+    doing: str,
+    deadline: Deadline,
+) -> list[Row]:
+    """All pages, read before anything is deleted, since a deletion moves the pages."""
+    found: dict[str, Row] = {}
+    offset, selected = 0, True
+    while True:
+        start, select = offset, selected
+        try:
+            page = await deployment.send(
+                lambda: ask(start, select),  # noqa: B023 - awaited in this turn
+                doing=doing,
+                deadline=deadline,
+            )
+        except InvalidRequestError:
+            if not selected:
+                raise
+            selected = False  # an older server
+            continue
+        fresh = {row[name]: row for row in page if row[name] not in found}
+        found |= fresh
+        if len(page) < PAGE or not fresh:
+            return list(found.values())
+        offset += len(page)
+
+
+def _time(value: Any) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else None
+
+
+async def with_runs(
+    deployment: Deployment, owned: Owned, owns: Callable[[Tags], bool], *, deadline: Deadline
+) -> Owned:
+    """What was found, with the active runs and with which threads wait for a person.
+
+    Args:
+        deployment: Where.
+        owned: From `find_owned`.
+        owns: Tells from a run's metadata whether the run is the owner's.
+        deadline: The caller's.
+    """
+    tagged = {thread.thread_id: thread for thread in owned.threads}
+    places = {thread.target for thread in owned.threads} | {cron.thread_id for cron in owned.crons}
+    shared = sorted(place for place in places if place is not None and place not in tagged)
+    busy = [thread.thread_id for thread in owned.threads if thread.status == "busy"]
+    busy += await busy_among(deployment, shared, deadline)
+
+    async def look(place: str) -> list[OwnedRun]:
+        # A throw-away thread has few runs; a caller's may have a long history.
+        few = place in tagged and tagged[place].throw_away
+        parts = [None] if few else _ACTIVE
+        return [run for status in parts for run in await _runs(deployment, place, status, deadline)]
+
+    found = await each(busy, look)
+    runs = list({run.run_id: run for part in found for run in part}.values())
+    is_ours = _ours(owned, owns)
+    ours = {run.run_id for run in runs if is_ours(run)}
+    interrupted = [
+        thread.thread_id
+        for thread in owned.threads
+        if thread.throw_away and thread.status == "interrupted" and NO_ANSWER not in thread.tags
+    ]
+    return replace(
+        owned,
+        runs=tuple(run for run in runs if run.run_id in ours),
+        foreign=frozenset(run.thread_id for run in runs if run.run_id not in ours),
+        waiting=await _waiting(deployment, interrupted, deadline),
+    )
+
+
+def _ours(owned: Owned, owns: Callable[[Tags], bool]) -> Callable[[OwnedRun], bool]:
+    """Tells our runs from those of others, by more than the tags: a run inherits its thread's."""
+    tagged = {thread.thread_id: thread for thread in owned.threads}
+    led_to = {thread.leads_to for thread in owned.threads if thread.target is not None}
+    crons = {cron.tags[KEY] for cron in owned.crons if KEY in cron.tags}
+
+    def is_ours(run: OwnedRun) -> bool:
+        thread = tagged.get(run.thread_id)
+        if not owns(run.tags):
+            return False
+        if thread is None or any(run.tags.get(k) != thread.tags.get(k) for k in (KEY, CLAIM)):
+            return True  # the tags are its own
+        made_for_it = thread.throw_away or thread.tags.get(KEY) in crons
+        return (made_for_it and run.first) or bool(led_to & run.found_by)
+
+    return is_ours
+
+
+async def _runs(
+    deployment: Deployment, thread_id: str, status: RunStatus | None, deadline: Deadline
+) -> list[OwnedRun]:
+    """The active runs of a thread, or those of one active status."""
+    runs = deployment.client.runs
+
+    def ask(offset: int, selected: bool) -> Awaitable[Sequence[Row]]:
+        select = _RUN_FIELDS if selected else None
+        return runs.list(thread_id, limit=PAGE, offset=offset, status=status, select=select)
+
+    try:
+        rows = await _paged(deployment, ask, "run_id", f"look for runs on thread {thread_id}", deadline)
+    except NotFoundError:
+        return []  # deleted meanwhile, and its runs with it
+    first = min((row["created_at"] for row in rows), default=None) if status is None else None
+    return [
+        OwnedRun(row["run_id"], thread_id, row.get("metadata") or {}, row["created_at"] == first)
+        for row in rows
+        if row["status"] in _ACTIVE
+    ]
+
+
+async def busy_among(deployment: Deployment, ids: Sequence[str], deadline: Deadline) -> list[str]:
+    """Which of these threads have an active run; all of them where the server cannot be asked so."""
+    busy: list[str] = []
+    for start in range(0, len(ids), PAGE):
+        page = ids[start : start + PAGE]
+        rows = await _bounded(deployment.lookup.threads(page, select=["thread_id", "status"]), deadline)
+        busy += page if rows is None else [r["thread_id"] for r in rows if r["status"] == "busy"]
+    return busy
+
+
+async def _waiting(deployment: Deployment, ids: Sequence[str], deadline: Deadline) -> frozenset[str]:
+    """Which of these interrupted threads wait for a person; the others were cancelled."""
+    waiting: set[str] = set()
+    start = 0
+    while start < len(ids):
+        page = ids[start : start + deployment.lookup.fetch_size]
+        start += len(page)
+        rows = await _bounded(deployment.lookup.threads(page), deadline)
+        if rows is None:
+            asked = await each(page, lambda thread: deployment.lookup.thread(thread, deadline))
+            rows = [row for row in asked if row is not None]
+        waiting |= {row["thread_id"] for row in rows if _waits(row)}
+    return frozenset(waiting)
+
+
+def _waits(row: Row) -> bool:
+    handle = RunHandle(run_id="", thread_id=row["thread_id"], assistant_id="", url="")
+    result = outcomes.from_thread(handle, row)
+    return result is not None and result.status is Outcome.INTERRUPTED
+
+
+async def each(items: Iterable[S], ask: Callable[[S], Coroutine[Any, Any, T]]) -> list[T]:
+    """Ask about many, a bounded number at once."""
+    slots = asyncio.Semaphore(_CONCURRENCY)
+
+    async def one(item: S) -> T:
+        async with slots:
+            return await ask(item)
+
+    return await asyncio.gather(*(one(item) for item in items))
+
+
+async def _bounded(step: Awaitable[T], deadline: Deadline) -> T:
+    async with asyncio.timeout(deadline.remaining()):
+        return await step

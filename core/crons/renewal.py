@@ -1,0 +1,105 @@
+"""Leases: a cron's end, moved on for as long as somebody is there to delete it.
+
+Invariants:
+- A lease is renewed only by a process that lives, for a flow run that has not ended. Nothing else is
+  needed for the cron to die: its `end_time` comes.
+- Not being able to ask Prefect is no reason to let a cron die, nor is a deployment that is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound, PrefectException
+
+from prefect_langgraph.crons.models import CronHandle
+from prefect_langgraph.crons.request import CronRequest
+from prefect_langgraph.errors import DeploymentError, NotFoundError
+from prefect_langgraph.logs import LoggerOrAdapter
+from prefect_langgraph.transport.deadline import Deadline
+
+if TYPE_CHECKING:
+    from prefect_langgraph.transport.deployment import Deployment
+
+RENEWALS_PER_LEASE = 3
+
+_leases: WeakKeyDictionary[Deployment, dict[str, asyncio.Task[None]]] = WeakKeyDictionary()
+
+
+def keep(
+    deployment: Deployment,
+    handle: CronHandle,
+    request: CronRequest,
+    flow_run_id: str | None,
+    logger: LoggerOrAdapter,
+) -> None:
+    """Renew a cron's lease from now on, while this process and the flow run live."""
+    stop(deployment, handle.cron_id)
+    kept = _leases.setdefault(deployment, {})
+    task = asyncio.create_task(_renew(deployment, handle, request, flow_run_id, logger))
+    kept[handle.cron_id] = task
+
+    def forget(ended: asyncio.Task[None]) -> None:
+        if kept.get(handle.cron_id) is ended:
+            del kept[handle.cron_id]
+
+    task.add_done_callback(forget)
+
+
+def stop(deployment: Deployment, cron_id: str) -> None:
+    """Renew a cron's lease no more."""
+    task = _leases.get(deployment, {}).pop(cron_id, None)
+    if task is not None:
+        task.cancel()
+
+
+async def _renew(
+    deployment: Deployment,
+    handle: CronHandle,
+    request: CronRequest,
+    flow_run_id: str | None,
+    logger: LoggerOrAdapter,
+) -> None:
+    if request.lease is None:
+        return
+    seconds = request.lease.total_seconds()
+    crons, ends = deployment.client.crons, request.ends(datetime.now(UTC))
+    while True:
+        await asyncio.sleep(seconds / RENEWALS_PER_LEASE)
+        if flow_run_id is not None and await _has_ended(flow_run_id):
+            return
+        now = datetime.now(UTC)
+        change: dict[str, Any] = {"end_time": request.ends(now)}
+        if ends is not None and ends <= now:
+            # The lease had run out. A cron that comes back to life must not fire for the past.
+            change["schedule"] = request.cron.schedule
+        try:
+            await deployment.send(
+                lambda: crons.update(handle.cron_id, **change),  # noqa: B023
+                doing=f"renew the lease of cron {handle.cron_id}",
+                deadline=Deadline.after(seconds / RENEWALS_PER_LEASE),
+            )
+        except NotFoundError:
+            return
+        except DeploymentError as error:
+            logger.warning("The lease of %s was not renewed, it ends at %s: %s", handle, ends, error)
+        else:
+            ends = change["end_time"]
+
+
+async def _has_ended(flow_run_id: str) -> bool:
+    """True when Prefect says that the flow run has ended or is gone."""
+    try:
+        async with get_client() as client:
+            state = (await client.read_flow_run(uuid.UUID(flow_run_id))).state
+    except ObjectNotFound:
+        return True
+    except (PrefectException, httpx.HTTPError):
+        return False  # unknown, which is not over
+    return state is not None and state.is_final()

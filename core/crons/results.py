@@ -1,0 +1,266 @@
+"""A cron with an end: what its runs produce is gathered, and it goes when its block does.
+
+Invariants:
+- The cron is deleted before its runs are counted for the last time: none starts unseen afterwards,
+  but for one that the server was just about to start, which has the flow run's tags.
+- A run's own thread is given back only after its outcome was read, or its run was cancelled.
+- An error of the block's is never replaced by one of the clean-up's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from prefect_langgraph.crons import operations
+from prefect_langgraph.crons.models import CronHandle
+from prefect_langgraph.crons.request import CronRequest, moment
+from prefect_langgraph.errors import LangGraphError, NotFoundError
+from prefect_langgraph.many_runs import join
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.ownership.tags import KEY
+from prefect_langgraph.results import FanOutResult, RunResult
+from prefect_langgraph.runs import operations as run_operations
+from prefect_langgraph.runs.call import Context
+from prefect_langgraph.schedules.clock import server_fires
+from prefect_langgraph.transport.deadline import Deadline
+
+_PAGE = 200
+
+_FIRST_LOOK, _LAST_LOOK = 0.5, 10.0
+
+_LOOKS_PER_FIRING = 4
+
+
+class CronRuns:
+    """The runs of one cron, on the shared loop.
+
+    Args:
+        context: The call's.
+        handle: The cron.
+        request: What it was made from.
+        gathers: True waits for its runs and keeps their results.
+    """
+
+    def __init__(
+        self, context: Context, handle: CronHandle, request: CronRequest, *, gathers: bool
+    ) -> None:
+        self.handle = handle
+        self._context = context
+        self._request = request
+        self._gathers = gathers
+        self._results: list[RunResult] = []
+        self._watches: dict[str, tuple[RunHandle, asyncio.Task[RunResult | None]]] = {}
+        self._known: set[str] = set()
+        self._retiring: asyncio.Task[None] | None = None
+
+    @property
+    def result(self) -> FanOutResult:
+        """The results so far, in order of the firings."""
+        first = datetime.min.replace(tzinfo=UTC)
+        return FanOutResult(
+            results=tuple(sorted(self._results, key=lambda result: result.created_at or first))
+        )
+
+    def retire_after(self, last_fire: datetime) -> None:
+        """Delete the cron after its last date, where the server cannot be told to."""
+
+        async def retire() -> None:
+            pause = (last_fire - datetime.now(UTC)).total_seconds() + 1
+            await asyncio.sleep(max(0.0, pause))
+            await operations.delete(self._context, self.handle)
+
+        self._retiring = asyncio.create_task(retire())
+
+    async def gather(self, at_least: int | None, deadline: Deadline) -> FanOutResult:
+        """Take in what ends, until there is enough of it or the deadline has passed."""
+        pause = self._pause()
+        while True:
+            await self._find()
+            await self._take()
+            enough = at_least is not None and len(self._results) >= at_least
+            if enough or deadline.passed:
+                return self.result
+            left = deadline.remaining()
+            seconds = pause if left is None else min(pause, left)
+            if waiting := self._unread():
+                await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(seconds)
+
+    async def close(self, *, cancels: bool, waits: bool, deadline: Deadline) -> FanOutResult:
+        """Delete the cron, and then cancel, wait for or leave what it had started."""
+        if self._retiring is not None:
+            self._retiring.cancel()
+        await operations.delete(self._context, self.handle)
+        if self._gathers or cancels:
+            await self._find()
+        if cancels:
+            await self._cancel()
+        if waits and self._gathers:
+            while (waiting := self._unread()) and not deadline.passed:
+                await asyncio.wait(waiting, timeout=deadline.remaining())
+                await self._take()
+            if self._unread():
+                await self._cancel()
+        await self._take()
+        if left := len(self._unread()):
+            self._context.logger.warning(
+                "%s was deleted; %d of its runs go on (cancel_runs=True cancels them)",
+                self.handle,
+                left,
+            )
+        await self._stop_watching()
+        return self.result
+
+    async def close_quietly(self, *, cancels: bool) -> None:
+        """Close on the way out of an error, which goes on whatever happens here."""
+        try:
+            await self.close(cancels=cancels, waits=False, deadline=Deadline())
+        except LangGraphError as error:
+            self._context.logger.warning(
+                "%s may still fire, or runs of it go on: %s", self.handle, error
+            )
+
+    async def _cancel(self) -> None:
+        """Cancel what is on its way, and what was started while that was cancelled."""
+        while True:
+            await self._take()
+            under_way = [handle for handle, _ in self._watches.values()]
+            if not under_way:
+                return
+            contexts = {join.place_of(handle): self._context for handle in under_way}
+            ended = await join.cancel_many(
+                contexts, under_way, deadline=Deadline.after(run_operations.CANCEL_SECONDS)
+            )
+            await self._keep(ended)
+            await self._find()
+
+    async def _stop_watching(self) -> None:
+        tasks = [task for _, task in self._watches.values()]
+        self._watches.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def _unread(self) -> list[asyncio.Task[RunResult | None]]:
+        return [task for _, task in self._watches.values()]
+
+    async def _take(self) -> None:
+        """Keep the results that have come in."""
+        # An outcome that is there may not have reached its watch yet.
+        await asyncio.sleep(0)
+        ended = [task.result() for _, task in self._watches.values() if task.done()]
+        await self._keep([result for result in ended if result is not None])
+
+    async def _keep(self, results: list[RunResult]) -> None:
+        new = [result for result in results if result.handle.run_id in self._watches]
+        for result in new:
+            _, task = self._watches.pop(result.handle.run_id)
+            task.cancel()
+            if result.status is RunStatus.LOST and not self._gathers:
+                continue  # the server deleted it with its thread, as it was told to
+            self._results.append(result)
+        # Nobody is there to answer an interrupt of a firing.
+        await run_operations.release(self._context, new, interrupted_too=True)
+
+    # -- finding them ----------------------------------------------------------------------------
+
+    def _pause(self) -> float:
+        """Seconds between two looks: some looks for each firing."""
+        cron = self._request.cron
+        fires = list(islice(server_fires(cron.schedule, cron.timezone, datetime.now(UTC)), 2))
+        gap = (fires[1] - fires[0]).total_seconds() if len(fires) == 2 else _LAST_LOOK
+        return min(max(gap / _LOOKS_PER_FIRING, _FIRST_LOOK), _LAST_LOOK)
+
+    async def _find(self) -> None:
+        """Begin to watch the runs that were started since the last look."""
+        found = self._on_thread() if self._request.thread_id is not None else self._by_threads()
+        async for handle in found:
+            watch = run_operations.watch(
+                self._context, handle, deadline=Deadline(), exact=False, quiet=True
+            )
+            self._watches[handle.run_id] = (handle, asyncio.create_task(watch))
+
+    def _run_handle(self, thread_id: str, run_id: str) -> RunHandle:
+        handle = self.handle
+        return RunHandle(
+            run_id=run_id,
+            thread_id=thread_id,
+            assistant_id=handle.assistant_id,
+            url=handle.url,
+            credentials=handle.credentials,
+            owns_thread=self._request.thread_id is None,
+        )
+
+    async def _by_threads(self) -> AsyncIterator[RunHandle]:
+        """The new runs of a cron whose firings each have a thread."""
+        deployment, offset = self._context.deployment, 0
+        threads = deployment.client.threads
+        while True:
+            start = offset
+            page = await deployment.send(
+                lambda: threads.search(
+                    metadata={KEY: self.handle.key},
+                    limit=_PAGE,
+                    offset=start,  # noqa: B023
+                    sort_by="created_at",
+                    sort_order="desc",
+                    select=["thread_id", "metadata"],
+                ),
+                doing=f"look for runs of {self.handle}",
+                deadline=operations.patience(deployment),
+            )
+            mine = [
+                thread["thread_id"]
+                for thread in page
+                if (thread.get("metadata") or {}).get(KEY) == self.handle.key
+            ]
+            new = [thread_id for thread_id in mine if thread_id not in self._known]
+            for thread_id in new:
+                # Deleted with its run meanwhile, which had ended then.
+                with contextlib.suppress(NotFoundError):
+                    for run in await self._runs_on(thread_id, 1, 0):
+                        self._known.add(thread_id)
+                        yield self._run_handle(thread_id, run["run_id"])
+            if len(page) < _PAGE or not new:
+                return
+            offset += len(page)
+
+    async def _on_thread(self) -> AsyncIterator[RunHandle]:
+        """The new runs of a cron on the caller's thread."""
+        thread_id, offset = str(self._request.thread_id), 0
+        while True:
+            page = await self._runs_on(thread_id, _PAGE, offset)
+            mine = [
+                run["run_id"] for run in page if (run.get("metadata") or {}).get(KEY) == self.handle.key
+            ]
+            new = [run_id for run_id in mine if run_id not in self._known]
+            for run_id in new:
+                self._known.add(run_id)
+                yield self._run_handle(thread_id, run_id)
+            if len(page) < _PAGE or (mine and not new) or self._is_older(page[-1]):
+                return
+            offset += len(page)
+
+    def _is_older(self, run: Mapping[str, Any]) -> bool:
+        """True for a run from before the cron, behind which there is none of its own."""
+        created, since = moment(run.get("created_at")), self.handle.created_at
+        return created is not None and since is not None and created < since
+
+    async def _runs_on(self, thread_id: str, limit: int, offset: int) -> list[dict[str, Any]]:
+        deployment = self._context.deployment
+        runs = deployment.client.runs
+        found = await deployment.send(
+            lambda: runs.list(thread_id, limit=limit, offset=offset),
+            doing=f"look for runs of {self.handle}",
+            deadline=operations.patience(deployment),
+        )
+        return [dict(run) for run in found]

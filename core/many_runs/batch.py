@@ -1,0 +1,489 @@
+"""The runs of a batch, and how many of them go into one request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_langgraph.canonical import canonical, digest
+from prefect_langgraph.errors import (
+    DeploymentError,
+    InvalidRequestError,
+    LangGraphError,
+    NotFoundError,
+    UnreachableError,
+)
+from prefect_langgraph.models import Origin, RunHandle
+from prefect_langgraph.ownership.claims import TakenOverError, Turn
+from prefect_langgraph.ownership.keys import Key, call_ordinal, decide, key_for
+from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.ownership.tags import BATCH, CLAIM, KEY
+from prefect_langgraph.runs import outcomes
+from prefect_langgraph.runs.call import Context
+from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.runs.start import Starter
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment, InDoubtError
+
+CHUNK = 250
+
+CHUNK_BYTES = 4_000_000
+
+
+@dataclass
+class Item:
+    """One run to start.
+
+    Attributes:
+        index: Its place among the inputs.
+        request: What to run.
+        key: What makes a second attempt find it, or None.
+        failures: How many runs of earlier attempts under this key have failed.
+        handle: Set when it is started or adopted.
+        error: Set when the server refused it.
+    """
+
+    index: int
+    request: RunRequest
+    key: Key | None = None
+    failures: int = 0
+    handle: RunHandle | None = None
+    error: LangGraphError | None = None
+
+    @property
+    def settled(self) -> bool:
+        """True when it was started, adopted or refused."""
+        return self.handle is not None or self.error is not None
+
+    @property
+    def text(self) -> str | None:
+        """The key of the try that is due."""
+        return self.key.after(self.failures) if self.key is not None else None
+
+
+def chunks_of(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Requests of a bounded number of runs, bytes, and one set of headers."""
+    chunk: list[Item] = []
+    size = 0
+    for item in items:
+        more = len(canonical(item.request.arguments))
+        full = len(chunk) >= CHUNK or size + more > CHUNK_BYTES
+        if chunk and (full or chunk[0].request.headers != item.request.headers):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += more
+    if chunk:
+        yield chunk
+
+
+_PAGE = 1000
+
+Found = dict[str, list[tuple[str, str | None]]]
+"""Thread ids and keys, by what an item is known by: its first key, or its mark."""
+
+
+class BatchSearch:
+    """Looks for the threads of one group of runs.
+
+    Args:
+        deployment: Where.
+        group: What the runs have in their metadata as `prefect_batch`.
+        deadline: The caller's.
+    """
+
+    def __init__(self, deployment: Deployment, group: str, deadline: Deadline) -> None:
+        self._deployment = deployment
+        self._group = group
+        self._deadline = deadline
+        # Oldest first, so that pages stay put while more threads are made.
+        self._options: dict[str, Any] = {
+            "select": ["thread_id", "metadata"],
+            "sort_by": "created_at",
+            "sort_order": "asc",
+        }
+
+    async def by_mark(self) -> Found:
+        """Every thread of the group that exists now, oldest first for each mark."""
+        found: Found = {}
+        seen: set[str] = set()
+        while True:
+            try:
+                page = await self._page(len(seen))
+            except InvalidRequestError:
+                if not self._options:
+                    raise
+                self._options = {}  # an older server, or one of another kind
+                continue
+            new = [thread for thread in page if thread["thread_id"] not in seen]
+            for thread in new:
+                seen.add(thread["thread_id"])
+                metadata = thread.get("metadata") or {}
+                if metadata.get(BATCH) == self._group:
+                    key = metadata.get(KEY)
+                    mark = key.partition(".")[0] if key is not None else str(metadata.get(CLAIM))
+                    found.setdefault(mark, []).append((thread["thread_id"], key))
+            if len(page) < _PAGE or not new:
+                return found
+
+    async def _page(self, offset: int) -> list[dict[str, Any]]:
+        threads, metadata = self._deployment.client.threads, {BATCH: self._group}
+        page = await self._deployment.send(
+            lambda: threads.search(metadata=metadata, limit=_PAGE, offset=offset, **self._options),
+            doing="look for the runs of a batch",
+            deadline=self._deadline,
+        )
+        return [dict(thread) for thread in page]
+
+
+LANDING_SECONDS = 2.0
+"""How long a request whose answer nobody saw is given before what it made is counted."""
+
+_CONCURRENCY = 16
+
+_MOST_DOUBTS = 10
+
+_UNKNOWN_PATH = (404, 405)
+
+_NOT_IMPLEMENTED = 501
+
+
+def _held_up(began: float) -> bool:
+    """True when so much time has passed that another may have taken the call over."""
+    return time.monotonic() - began > LANDING_SECONDS / 2
+
+
+class BatchStarter:
+    """Starts many runs on one deployment.
+
+    Args:
+        context: The call's.
+        requests: What to run, in order.
+        operation: The name of the task or flow.
+        deadline: The caller's.
+        idempotency_key: Replaces the keys derived from flow run and arguments.
+        once: False for no keys.
+        detached: True leaves the runs untagged, so that they outlive their flow run.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        requests: Sequence[RunRequest],
+        *,
+        operation: str,
+        deadline: Deadline,
+        idempotency_key: str | None = None,
+        once: bool = True,
+        detached: bool = False,
+    ) -> None:
+        if idempotency_key is not None and not once:
+            raise InvalidRequestError("idempotency_key and once=False exclude each other.")
+        self._context = context
+        self._deployment: Deployment = context.deployment
+        self._operation = operation
+        self._deadline = deadline
+        self._idempotency_key = idempotency_key
+        self._detached = detached
+        self._once = once
+        self._token = uuid.uuid4().hex
+        self._group = self._token
+        self._turn: Turn | None = None
+        self._sent = False
+        self.abandoned = asyncio.Event()
+        self._places: list[str] = []
+        self._search: BatchSearch | None = None
+        self.items = [Item(index, request) for index, request in enumerate(requests)]
+
+    # -- claiming the call -----------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Give each item its key, claim the call and adopt what earlier attempts have started."""
+        for headers in {tuple((item.request.headers or {}).items()) for item in self.items}:
+            self._deployment.connection.check_headers(dict(headers))
+        keys = await self._keys()
+        if not keys:
+            return
+        for item, key in zip(self.items, keys, strict=True):
+            item.key = key
+        call = hashlib.sha256("".join(key.text for key in keys).encode()).hexdigest()[:32]
+        root = self._context.owner.root
+        chosen = self._idempotency_key is not None or root is None
+        self._group = call if chosen or root is None else root[0]
+        self._turn = Turn(self._deployment, call, holder=self._token, deadline=self._deadline)
+        await self._turn.take(
+            tags=self._context.owner.tags(owns_thread=True), doing=f"claim {len(self.items)} runs"
+        )
+        unknown = [item for item in self.items if item.handle is None]
+        if self._turn.number:
+            await self._settle(unknown, "adopted", fresh=True)
+        elif chosen or self._is_later_attempt:
+            await self._adopt(unknown, "adopted", fresh=True)
+
+    @property
+    def _is_later_attempt(self) -> bool:
+        """True when what calls, or the flow run around it, was executed before."""
+        owner = self._context.owner
+        attempts = [owner.root[1] if owner.root is not None else 1, owner.attempt]
+        return max(*attempts, *(attempt for _, attempt in owner.scopes)) > 1
+
+    async def _keys(self) -> list[Key]:
+        owner = self._context.owner
+        if self._idempotency_key is not None:
+            base = Key.chosen(self._idempotency_key).text
+            return [Key.chosen(f"{base}:{item.index}") for item in self.items]
+        if not self._once or owner.root is None:
+            return []
+        calls = [digest(self._operation, item.request.arguments) for item in self.items]
+        if not owner.remote:
+            return [Key.derived(owner.root[0], call, call_ordinal(owner, call)) for call in calls]
+        # Other processes of this attempt may start the same: the place of the whole call tells them
+        # apart, and within it the runs are counted here.
+        whole = await key_for(
+            self._deployment,
+            owner,
+            f"{self._operation} of many",
+            {"calls": calls},
+            idempotency_key=None,
+            once=True,
+        )
+        seen: Counter[str] = Counter()
+        keys: list[Key] = []
+        for call in calls:
+            text = whole.text if whole is not None else owner.root[0]
+            keys.append(Key.derived(text, call, seen[call]))
+            seen[call] += 1
+        self._places = [whole.place] if whole is not None and whole.place is not None else []
+        return keys
+
+    async def _check_turn(self, sent: Sequence[Item] = ()) -> None:
+        """Stop when another has taken the call over; `sent` are items of a request that was held up."""
+        if self._turn is not None and await self._turn.is_over():
+            raise TakenOverError(
+                f"Another process executes this flow run and has taken over its {len(self.items)} "
+                "runs. This one starts no more.",
+                late=await self._started_twice(sent) if sent else (),
+            )
+
+    async def _started_twice(self, items: Sequence[Item]) -> list[RunHandle]:
+        """This process's runs of items that the one which took over has started as well."""
+        # It may have looked already and be about to start them.
+        await asyncio.sleep(LANDING_SECONDS)
+        by_mark = await self._searched()
+        found: list[RunHandle] = []
+        for item in items:
+            if item.handle is None or item.key is None:
+                continue
+            tries = by_mark.get(item.key.text, [])
+            others = {thread_id for thread_id, key in tries if key == item.text}
+            if others - {item.handle.thread_id}:
+                found.append(item.handle)
+        return found
+
+    @property
+    def claim_ids(self) -> list[str]:
+        """The threads by which this call was claimed, to be released with its runs."""
+        return (self._turn.claim_ids if self._turn is not None else []) + self._places
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    async def start(self, items: Sequence[Item]) -> None:
+        """Start items. Each has a handle or an error afterwards, unless the deadline passed first."""
+        for chunk in chunks_of([item for item in items if item.handle is None]):
+            if self.abandoned.is_set():
+                raise asyncio.CancelledError
+            if self._deadline.passed:
+                return
+            if self._sent or (self._turn is not None and _held_up(self._turn.taken_at)):
+                await self._check_turn()
+            self._sent = True
+            began = time.monotonic()
+            await self._start_chunk(chunk)
+            if _held_up(began):
+                await self._check_turn(sent=chunk)
+
+    async def _start_chunk(self, chunk: Sequence[Item]) -> None:
+        waiting = list(chunk)
+        doubts = 0
+        while waiting:
+            if not self._deployment.creates_batches:
+                await self._each(waiting, self._start_alone)
+                return
+            try:
+                await self._send(waiting)
+            except InDoubtError as doubt:
+                doubts += 1
+                if getattr(doubt.cause, "status_code", None) == _NOT_IMPLEMENTED:
+                    self._deployment.creates_batches = False
+                    continue
+                if self._deadline.passed or doubts > _MOST_DOUBTS:
+                    raise doubt.cause if self._turn is not None else doubt.public() from None
+                await self._settle(waiting, "started")
+            except DeploymentError as error:
+                await self._sort_out(waiting, error)
+                return
+            waiting = [item for item in waiting if item.handle is None]
+
+    async def _sort_out(self, items: Sequence[Item], error: DeploymentError) -> None:
+        """Find what a refused request has started, and which of its items it was refused for."""
+        if error.status_code is None or error.status_code in (401, 403, 429):
+            raise error
+        if len(items) > 1:
+            # The valid ones of this request may have been started.
+            await self._settle(items, "started")
+            left = [item for item in items if item.handle is None]
+            # The first of them tells whether the server knows batches at all.
+            for part in (left[:1], left[1:]):
+                await self._each(part, self._send_alone)
+        elif error.status_code in _UNKNOWN_PATH:
+            await self._start_alone(items[0])
+            if items[0].error is None:
+                self._deployment.creates_batches = False
+        else:
+            # Nothing was started: what was refused is all that was asked for.
+            items[0].error = error
+
+    async def _settle(self, items: Sequence[Item], origin: Origin, *, fresh: bool = False) -> None:
+        """Find which items exist, once their number no longer changes: a request may be landing."""
+        before = -1
+        while (found := sum(item.handle is not None for item in items)) != before:
+            before = found
+            await asyncio.sleep(LANDING_SECONDS if fresh else LANDING_SECONDS / 2)
+            await self._adopt([item for item in items if item.handle is None], origin, fresh=fresh)
+            if all(item.handle is not None for item in items):
+                return
+
+    async def _each(self, items: Sequence[Item], start: Any) -> None:
+        slots = asyncio.Semaphore(_CONCURRENCY)
+
+        async def one(item: Item) -> None:
+            async with slots:
+                await start(item)
+
+        await asyncio.gather(*(one(item) for item in items))
+
+    async def _send_alone(self, item: Item) -> None:
+        await self._start_chunk([item])
+
+    async def _start_alone(self, item: Item) -> None:
+        """Start one by the single way, which tells why, or that only batches are unknown here."""
+        starter = Starter(
+            self._deployment,
+            item.request,
+            owner=self._context.owner,
+            detached=self._detached,
+            key=item.key,
+            thread_id=None,
+            deadline=self._deadline,
+            abandoned=self.abandoned,
+            # A later attempt, which may send batches again, looks for runs by this.
+            more_tags={BATCH: self._group},
+        )
+        try:
+            item.handle = await starter.start()
+        except (InvalidRequestError, NotFoundError) as error:
+            item.error = error
+
+    async def _send(self, items: Sequence[Item]) -> None:
+        payloads: list[Any] = [self._payload(item) for item in items]
+        headers = items[0].request.headers
+        runs = self._deployment.client.runs
+        rows = await self._deployment.send(
+            lambda: runs.create_batch(payloads, headers=dict(headers) if headers else None),
+            doing=self._doing(items),
+            deadline=self._deadline,
+            hidden=[item.request.hidden for item in items],
+            repeatable=False,
+        )
+        if len(rows) != len(items):
+            raise InDoubtError(
+                UnreachableError(
+                    f"{self._deployment.url} was asked to start {len(items)} runs and told of "
+                    f"{len(rows)}. A retry looks first for what was started.",
+                    url=self._deployment.url,
+                )
+            )
+        for item, row in zip(items, rows, strict=True):
+            origin: Origin = "restarted" if item.failures else "started"
+            self._hand(item, row["run_id"], row["thread_id"], item.text, origin)
+
+    def _doing(self, items: Sequence[Item]) -> str:
+        first = items[0].request.assistant_id
+        return f"start {len(items)} runs of {first}" if len(items) > 1 else f"start a run of {first}"
+
+    def _payload(self, item: Item) -> dict[str, Any]:
+        request = item.request
+        return {
+            **request.payload,
+            "assistant_id": request.assistant_id,
+            "on_completion": "keep",
+            "metadata": {**request.metadata, **self._tags(item)},
+        }
+
+    def _tags(self, item: Item) -> dict[str, Any]:
+        owner = Owner() if self._detached else self._context.owner
+        tags = owner.tags(key=item.text, owns_thread=True)
+        tags[BATCH] = self._group
+        if item.key is None:
+            tags[CLAIM] = self._mark(item)
+        return tags
+
+    def _mark(self, item: Item) -> str:
+        return f"{self._token}:{item.index}"
+
+    def _hand(self, item: Item, run_id: str, thread_id: str, key: str | None, origin: Origin) -> None:
+        connection = self._deployment.connection
+        self._deployment.waiter.note_started(run_id)
+        item.handle = RunHandle(
+            run_id=run_id,
+            thread_id=thread_id,
+            assistant_id=item.request.assistant_id,
+            url=connection.url,
+            credentials=connection.name,
+            key=key,
+            owns_thread=True,
+            origin=origin,
+        )
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    async def _searched(self) -> Found:
+        if self._search is None:
+            self._search = BatchSearch(self._deployment, self._group, self._deadline)
+        return await self._search.by_mark()
+
+    async def _adopt(self, items: Sequence[Item], origin: Origin, *, fresh: bool = False) -> None:
+        """Give a handle to each item whose run exists.
+
+        Args:
+            items: Those to look for.
+            origin: How they came to be.
+            fresh: True counts failed runs, which are of earlier attempts, and does not adopt them.
+        """
+        by_mark = await self._searched()
+
+        async def one(item: Item) -> None:
+            mark = item.key.text if item.key is not None else self._mark(item)
+            for thread_id, key in by_mark.get(mark, []):
+                await self._adopt_one(item, thread_id, key, origin, fresh)
+
+        await self._each(items, one)
+
+    async def _adopt_one(
+        self, item: Item, thread_id: str, key: str | None, origin: Origin, fresh: bool
+    ) -> None:
+        newest = await self._deployment.lookup.newest_runs(thread_id, self._deadline)
+        if not newest:
+            return
+        run = newest[-1]
+        number = int((key or "").partition(".")[2] or 0)
+        if fresh and decide(outcomes.RUN_STATUSES[run["status"]]) == "restart":
+            item.failures = max(item.failures, number + 1)
+        elif fresh or key == item.text:
+            self._hand(item, run["run_id"], thread_id, key, origin)

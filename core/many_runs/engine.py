@@ -1,0 +1,321 @@
+"""Starting many runs and waiting for them, with a bound on how many are in flight.
+
+Invariants:
+- There is one result per input, in order: of a run that ended, of one the server refused, or of one
+  that was never started because the waiting stopped before.
+- Whoever is cancelled cancels every run it started, and asks whether that worked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from prefect_langgraph.errors import DeploymentError, JoinTimeoutError, LangGraphError
+from prefect_langgraph.many_runs import join
+from prefect_langgraph.many_runs.batch import CHUNK, BatchStarter, Item
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.ownership.claims import TakenOverError
+from prefect_langgraph.results import FanOutResult, RunFailure, RunResult
+from prefect_langgraph.runs import operations
+from prefect_langgraph.runs.call import Context, OnTimeout
+from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.transport.deadline import Deadline
+
+OnStarted = Callable[[Sequence[Item]], None]
+
+OnEnded = Callable[[int, RunResult], None]
+
+REFILL_SHARE = 0.1
+"""A bounded fan-out starts more when this share of its bound is free, and not for every single run."""
+
+
+class FanOut:
+    """Many runs of one call.
+
+    Args:
+        context: The call's.
+        requests: What to run, in order.
+        operation: The name of the task or flow.
+        deadline: The caller's.
+        max_in_flight: How many may be on the server at once. None is unlimited.
+        stop_after: Stops at so many failures: starts no more, and leaves the rest unfinished.
+        known: Results that need no run, by the index of their request.
+        on_started: Told of items as their runs are started or adopted.
+        on_ended: Told of results as they come in, those of refused items too.
+        options: Further arguments of `BatchStarter`.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        requests: Sequence[RunRequest],
+        *,
+        operation: str,
+        deadline: Deadline,
+        max_in_flight: int | None = None,
+        stop_after: int | None = None,
+        known: Mapping[int, RunResult] | None = None,
+        on_started: OnStarted | None = None,
+        on_ended: OnEnded | None = None,
+        **options: Any,
+    ) -> None:
+        self._context = context
+        self._deadline = deadline
+        self._starter = BatchStarter(
+            context, requests, operation=operation, deadline=deadline, **options
+        )
+        self._bound = max_in_flight
+        self._stop_after = stop_after
+        self._on_started = on_started
+        self._on_ended = on_ended
+        self._found: list[RunResult | None] = [None] * len(requests)
+        for index, result in (known or {}).items():
+            self._found[index] = result
+            self.items[index].handle = result.handle
+        self._open = [item for item in self.items if item.handle is None]
+        self._told: set[int] = set()
+        self._waits: dict[int, asyncio.Task[None]] = {}
+        self._done: list[int] = []
+        self._in_flight = 0
+        self._failures = 0
+        self._late = False
+        self._hands_over = True
+        self._changed = asyncio.Event()
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The runs, in order."""
+        return self._starter.items
+
+    async def start(self) -> list[RunHandle]:
+        """Start all and return their handles; one that is refused or late cancels the others.
+
+        Raises:
+            DeploymentError: The first refusal, with the index of its input in a note.
+            JoinTimeoutError: The deadline passed before all were started.
+        """
+        # What bounded runs ended with is for whoever joins them.
+        self._hands_over = False
+        try:
+            await self._guarded(self._feed(joins=self._bound is not None))
+        finally:
+            await self._stop_waiting()
+        handles = [item.handle for item in self.items if item.handle is not None]
+        refused = next((item for item in self.items if item.error is not None), None)
+        if len(handles) < len(self.items):
+            await self._let_go()
+        if refused is not None and refused.error is not None:
+            refused.error.add_note(
+                f"input {refused.index} of {len(self.items)}; the others were cancelled"
+            )
+            raise refused.error
+        if len(handles) < len(self.items):
+            raise JoinTimeoutError(
+                f"{len(self.items) - len(handles)} of {len(self.items)} runs were not started within "
+                f"max_wait_seconds={self._deadline.max_wait_seconds or 0:g}; the others were "
+                "cancelled. A retry starts all of them. Raise the limit, or max_in_flight.",
+                max_wait_seconds=self._deadline.max_wait_seconds,
+            )
+        claims, places = self._starter.claim_ids, self._context.deployment.places
+        for handle in handles if claims else []:
+            # They go with the first run that is given back.
+            places[handle.run_id] = tuple({*places.get(handle.run_id, ()), *claims})
+        return handles
+
+    async def run(self, *, on_timeout: OnTimeout) -> FanOutResult:
+        """Start all, wait for all, and return every result, whatever it is.
+
+        Args:
+            on_timeout: What becomes of runs that had not ended at the deadline.
+        """
+        try:
+            await self._guarded(self._feed_and_wait())
+        finally:
+            await self._stop_waiting()
+        for item in self._open:
+            if item.handle is None:
+                self._found[item.index] = self._not_started(item)
+        handles = [item.handle or self._no_handle(item) for item in self._open]
+        part, _ = await asyncio.gather(
+            join.conclude(
+                {join.place_of(handle): self._context for handle in handles},
+                handles,
+                [self._found[item.index] for item in self._open],
+                on_failure="collect",
+                deadline=self._deadline,
+                on_timeout=on_timeout,
+                stopped_early=self._stopped and not self._late,
+            ),
+            self._give_back_claims(),
+        )
+        for item, result in zip(self._open, part, strict=True):
+            self._found[item.index] = result
+            if item.handle is not None and result.status.ended:
+                self._tell(item.index, result)
+        return FanOutResult(results=tuple(result for result in self._found if result is not None))
+
+    # -- feeding ---------------------------------------------------------------------------------
+
+    async def _feed_and_wait(self) -> None:
+        await self._feed(joins=True)
+        while self._in_flight and not self._stopped:
+            await self._change()
+
+    @property
+    def _stopped(self) -> bool:
+        failed = self._stop_after is not None and self._failures >= self._stop_after
+        return failed or self._late
+
+    async def _feed(self, *, joins: bool) -> None:
+        if not self._open:
+            return
+        await self._starter.prepare()
+        self._note([item for item in self._open if item.handle is not None], joins)
+        waiting = deque(item for item in self._open if item.handle is None)
+        while waiting and not self._stopped:
+            room = CHUNK
+            if self._bound is not None:
+                room = self._bound - self._in_flight
+                if room < min(max(1, int(self._bound * REFILL_SHARE)), len(waiting)):
+                    await self._change()
+                    continue
+            batch = [waiting.popleft() for _ in range(min(room, CHUNK, len(waiting)))]
+            await self._starter.start(batch)
+            self._note(batch, joins)
+            self._late = self._late or any(not item.settled for item in batch)
+
+    def _note(self, items: Sequence[Item], joins: bool) -> None:
+        started = [item for item in items if item.handle is not None]
+        if started and self._on_started is not None:
+            self._on_started(started)
+        for item in items:
+            if item.error is not None:
+                self._end(item.index, self._not_started(item))
+            elif item.handle is not None and joins:
+                self._in_flight += 1
+                wait = asyncio.create_task(self._wait(item.index, item.handle))
+                self._waits[item.index] = wait
+                wait.add_done_callback(partial(self._waited, item.index))
+
+    async def _wait(self, index: int, handle: RunHandle) -> None:
+        result = await operations.watch(
+            self._context, handle, deadline=self._deadline, exact=False, quiet=True
+        )
+        self._in_flight -= 1
+        if result is None:
+            self._late = True
+        elif self._hands_over:
+            self._end(index, result)
+        else:
+            self._found[index] = result.model_copy(update={"values": None})
+
+    def _waited(self, index: int, _: asyncio.Task[None]) -> None:
+        self._done.append(index)
+        self._changed.set()
+
+    def _end(self, index: int, result: RunResult) -> None:
+        self._found[index] = result
+        self._failures += result.status is not RunStatus.SUCCESS
+        self._tell(index, result)
+
+    def _tell(self, index: int, result: RunResult) -> None:
+        if index not in self._told:
+            self._told.add(index)
+            if self._on_ended is not None:
+                self._on_ended(index, result)
+
+    async def _change(self) -> None:
+        """Wait until runs have ended; raise what a wait raised."""
+        try:
+            async with asyncio.timeout(self._deadline.remaining()):
+                await self._changed.wait()
+        except TimeoutError:
+            self._late = True
+        self._changed.clear()
+        while self._done:
+            self._waits.pop(self._done.pop()).result()
+
+    # -- letting go ------------------------------------------------------------------------------
+
+    async def _guarded(self, work: Any) -> None:
+        """Do the work; when the caller is cancelled, or it fails, cancel every run it started."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # A request may have left: only its answer tells what there is to cancel.
+            self._starter.abandoned.set()
+            self._late = True
+            self._changed.set()
+            await asyncio.wait([task])
+            if task.cancelled() or not isinstance(task.exception(), TakenOverError):
+                await self._let_go()
+            raise
+        except TakenOverError as taken:
+            # The runs are the successor's, but for those that it has started as well.
+            await self._cancel(taken.late)
+            raise
+        except Exception:
+            await self._let_go()
+            raise
+
+    async def _let_go(self) -> None:
+        await self._cancel(
+            [
+                item.handle
+                for item in self.items
+                if item.handle is not None and self._found[item.index] is None
+            ]
+        )
+
+    async def _cancel(self, handles: Sequence[RunHandle]) -> None:
+        if not handles:
+            return
+        logger = self._context.logger
+        contexts = {join.place_of(handle): self._context for handle in handles}
+        deadline = join.time_to_cancel(len(handles))
+        try:
+            results = await join.cancel_many(contexts, handles, deadline=deadline)
+            await join.release_many(contexts, results)
+        except LangGraphError as error:
+            logger.warning("Runs may still be running: %s", error)
+        else:
+            logger.info("Stopped waiting for %d runs: cancelled", len(handles))
+
+    async def _give_back_claims(self) -> None:
+        if self._context.owner.finalized:
+            return
+        try:
+            await self._context.deployment.pruner.prune(self._starter.claim_ids)
+        except DeploymentError as error:
+            self._context.logger.warning("Claims could not be given back: %s", error)
+
+    async def _stop_waiting(self) -> None:
+        waits = list(self._waits.values())
+        for task in waits:
+            task.cancel()
+        if waits:
+            await asyncio.wait(waits)
+
+    def _no_handle(self, item: Item) -> RunHandle:
+        connection = self._context.deployment.connection
+        return RunHandle(
+            run_id="",
+            thread_id="",
+            assistant_id=item.request.assistant_id,
+            url=connection.url,
+            credentials=connection.name,
+            key=item.text,
+        )
+
+    def _not_started(self, item: Item) -> RunResult:
+        handle = self._no_handle(item)
+        if item.error is not None:
+            failure = RunFailure(error=type(item.error).__name__, message=str(item.error))
+            return RunResult(handle=handle, status=RunStatus.ERROR, error=failure)
+        failure = RunFailure(error="NotStarted", message="the fan-out stopped before it was its turn")
+        return RunResult(handle=handle, status=RunStatus.CANCELLED, error=failure)

@@ -1,0 +1,238 @@
+"""Many runs at once: joining and cancelling them.
+
+Invariants:
+- Results are in the order of the handles, one for each, whatever became of it.
+- Whatever is stopped early is cancelled and waited for before anything is raised.
+- Threads are released together, after the last outcome was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from prefect_langgraph.errors import JoinTimeoutError, LangGraphError, UnreachableError
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.results import FanOutResult, RunResult
+from prefect_langgraph.runs import operations
+from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
+from prefect_langgraph.transport.deadline import Deadline
+
+OnFailure = Literal["raise", "fail_fast", "collect"]
+
+OnResult = Callable[[int, RunResult], None]
+
+# One context for each deployment that the handles lead to, by address and block name.
+Contexts = Mapping[tuple[str, str | None], Context]
+
+ONE_LINE_EACH = 20
+"""Up to this many runs, each gets its own log lines; beyond, there is one for all."""
+
+_CANCEL_CONCURRENCY = 16
+
+_CANCEL_SECONDS_EACH = 0.05
+
+_SHOWN = 5
+
+
+def place_of(handle: RunHandle) -> tuple[str, str | None]:
+    """What tells which context a handle needs."""
+    return handle.url, handle.credentials
+
+
+async def join_many(
+    contexts: Contexts,
+    handles: Sequence[RunHandle],
+    *,
+    on_failure: OnFailure,
+    deadline: Deadline,
+    on_timeout: OnTimeout,
+    on_result: OnResult | None = None,
+) -> FanOutResult:
+    """Wait for runs and return what became of each, by the policy `on_failure`."""
+    if not handles:
+        return FanOutResult()
+    found = await _wait_all(contexts, handles, on_failure, deadline, on_result)
+    return await conclude(
+        contexts,
+        handles,
+        found,
+        on_failure=on_failure,
+        deadline=deadline,
+        on_timeout=on_timeout,
+        stopped_early=on_failure == "fail_fast"
+        and any(item is not None and item.status is not RunStatus.SUCCESS for item in found),
+    )
+
+
+async def conclude(
+    contexts: Contexts,
+    handles: Sequence[RunHandle],
+    found: Sequence[RunResult | None],
+    *,
+    on_failure: OnFailure,
+    deadline: Deadline,
+    on_timeout: OnTimeout,
+    stopped_early: bool,
+) -> FanOutResult:
+    """Settle what has not ended when the waiting stopped, release, and return or raise.
+
+    Args:
+        contexts: Where the handles lead to.
+        handles: The runs.
+        found: The outcome of each; None for those that had not ended.
+        on_failure: The caller's policy.
+        deadline: The caller's.
+        on_timeout: What becomes of runs that had not ended at the deadline.
+        stopped_early: True when failures stopped the waiting, which cancels the rest.
+    """
+    results = list(found)
+    late = [index for index, item in enumerate(results) if item is None]
+    if late and (stopped_early or on_timeout == "cancel"):
+        cancelled = await cancel_many(
+            contexts,
+            [handles[index] for index in late],
+            deadline=time_to_cancel(len(late)),
+        )
+        for index, outcome in zip(late, cancelled, strict=True):
+            results[index] = outcome
+    for index in late:
+        results[index] = results[index] or _still(contexts, handles[index])
+    result = FanOutResult(results=tuple(item for item in results if item is not None))
+    await release_many(contexts, result)
+    _log(contexts, handles, result)
+    if late and not stopped_early and on_failure != "collect":
+        raise deadline_passed(result, deadline, on_timeout)
+    return result if on_failure == "collect" else result.raise_for_failures()
+
+
+async def _wait_all(
+    contexts: Contexts,
+    handles: Sequence[RunHandle],
+    on_failure: OnFailure,
+    deadline: Deadline,
+    on_result: OnResult | None,
+) -> list[RunResult | None]:
+    """The outcome of each run; None for those that had not ended when the waiting stopped."""
+    few = len(handles) <= ONE_LINE_EACH
+    found: list[RunResult | None] = [None] * len(handles)
+    failed = asyncio.Event()
+
+    async def one(index: int) -> None:
+        result = await operations.watch(
+            contexts[place_of(handles[index])],
+            handles[index],
+            deadline=deadline,
+            exact=few,
+            quiet=not few,
+        )
+        if result is None:
+            return
+        found[index] = result
+        if result.status is not RunStatus.SUCCESS:
+            failed.set()
+        if on_result is not None:
+            on_result(index, result)
+
+    waits = [asyncio.create_task(one(index)) for index in range(len(handles))]
+    stop = asyncio.create_task(failed.wait())
+    try:
+        everything = asyncio.gather(*waits)
+        stops: list[asyncio.Future[Any]] = [stop] if on_failure == "fail_fast" else []
+        await asyncio.wait([everything, *stops], return_when=asyncio.FIRST_COMPLETED)
+        if everything.done():
+            everything.result()
+    finally:
+        for task in (*waits, stop):
+            task.cancel()
+        await asyncio.wait([*waits, stop])
+    return found
+
+
+def time_to_cancel(count: int) -> Deadline:
+    """How long the server has to confirm that so many runs stopped; each takes a request."""
+    return Deadline.after(operations.CANCEL_SECONDS + _CANCEL_SECONDS_EACH * count)
+
+
+async def cancel_many(
+    contexts: Contexts,
+    handles: Sequence[RunHandle],
+    *,
+    deadline: Deadline,
+    action: CancelAction = "interrupt",
+) -> list[RunResult]:
+    """Cancel runs and wait until the server says how each ended.
+
+    Raises:
+        UnreachableError: Some could not be confirmed; the message counts and names them.
+    """
+    slots = asyncio.Semaphore(_CANCEL_CONCURRENCY)
+
+    async def one(handle: RunHandle) -> RunResult:
+        deployment = contexts[place_of(handle)].deployment
+        return await operations.cancel(
+            deployment, handle, deadline=deadline, action=action, slots=slots
+        )
+
+    answers = await asyncio.gather(*(one(handle) for handle in handles), return_exceptions=True)
+    results: list[RunResult] = []
+    unsure: list[tuple[RunHandle, BaseException]] = []
+    for handle, answer in zip(handles, answers, strict=True):
+        if isinstance(answer, RunResult):
+            results.append(answer)
+        elif isinstance(answer, LangGraphError):
+            unsure.append((handle, answer))
+        else:
+            raise answer
+    if unsure:
+        shown = "; ".join(f"{handle}: {error}" for handle, error in unsure[:_SHOWN])
+        more = f"; and {len(unsure) - _SHOWN} more" if len(unsure) > _SHOWN else ""
+        raise UnreachableError(
+            f"{len(unsure)} of {len(handles)} runs may still be running: the server did not confirm "
+            f"that they stopped. Cancelling again is safe. {shown}{more}",
+            url=unsure[0][0].url,
+        )
+    return results
+
+
+async def release_many(contexts: Contexts, results: Sequence[RunResult]) -> None:
+    """Release what existed only for these runs, together for each deployment."""
+    for place, context in contexts.items():
+        await operations.release(
+            context, [result for result in results if place_of(result.handle) == place]
+        )
+
+
+def _still(contexts: Contexts, handle: RunHandle) -> RunResult:
+    """A run that had not ended when the deadline passed, as it was last seen."""
+    status = contexts[place_of(handle)].deployment.waiter.status_of(handle)
+    return RunResult(handle=handle, status=status or RunStatus.RUNNING)
+
+
+def _log(contexts: Contexts, handles: Sequence[RunHandle], result: FanOutResult) -> None:
+    if len(handles) > ONE_LINE_EACH:
+        logger = next(iter(contexts.values())).logger
+        shown = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
+        logger.info("Joined %d runs: %s", len(handles), shown)
+
+
+def deadline_passed(
+    result: FanOutResult, deadline: Deadline, on_timeout: OnTimeout
+) -> JoinTimeoutError:
+    """What to raise when the deadline passed before all had ended, with every result."""
+    late = [item for item in result if not item.status.ended] or [
+        item for item in result if item.status is RunStatus.CANCELLED
+    ]
+    done = "They were cancelled." if on_timeout == "cancel" else "They go on."
+    first = late[0] if late else result[0]
+    return JoinTimeoutError(
+        f"{len(late)} of {len(result)} runs passed "
+        f"max_wait_seconds={deadline.max_wait_seconds or 0:g}, the first {first.handle}. {done} "
+        "See .result for every run; raise the limit, join again, "
+        "or use on_failure='collect'.",
+        handle=first.handle,
+        max_wait_seconds=deadline.max_wait_seconds,
+        status=first.status,
+        result=result,
+    )

@@ -1,0 +1,10 @@
+"""Who owns what is created on a deployment, and how a second attempt finds it.
+
+| module      | holds |
+| ----------- | --- |
+| `tags`      | the metadata keys |
+| `owner`     | the flow run and task run on whose behalf something is created |
+| `keys`      | what a call is recognised by |
+| `claims`    | threads that the server lets only one caller create |
+| `heartbeat` | signs of life of a flow run's process |
+"""

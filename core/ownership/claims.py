@@ -1,0 +1,143 @@
+"""Claims: threads whose id follows from what is claimed, of which the server lets one be created.
+
+A `Turn` is a claim to all runs of one call: of all processes that try, the last one to claim it has it.
+Each claim is a thread whose id follows from the call and a number. Who finds a number taken claims the
+next one, and whoever holds a lower number stops when it sees that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect_langgraph.errors import InvalidRequestError, LangGraphError
+from prefect_langgraph.models import RunHandle
+from prefect_langgraph.ownership.tags import CLAIM, thread_id_of
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment, InDoubtError
+
+_LOOK_EVERY_SECONDS = 0.2
+
+
+async def claim(
+    deployment: Deployment,
+    thread_id: str,
+    *,
+    holder: str,
+    tags: Mapping[str, Any],
+    doing: str,
+    deadline: Deadline,
+) -> bool:
+    """True when the claim is the holder's, now or from before; see `holder_of`."""
+    found = await holder_of(
+        deployment, thread_id, claimant=holder, tags=tags, doing=doing, deadline=deadline
+    )
+    return found == holder
+
+
+async def holder_of(
+    deployment: Deployment,
+    thread_id: str,
+    *,
+    claimant: str,
+    tags: Mapping[str, Any],
+    doing: str,
+    deadline: Deadline,
+) -> str:
+    """Who holds a claim: the claimant, unless another had it before.
+
+    Args:
+        deployment: Where.
+        thread_id: What is claimed.
+        claimant: Tells this claimant from others, also when an answer is lost.
+        tags: By which the claim is released with its flow run.
+        doing: For messages.
+        deadline: The caller's.
+
+    Raises:
+        UnreachableError: Whose the claim is could not be learned.
+    """
+    threads = deployment.client.threads
+    patience = Deadline.after(deployment.connection.patience_seconds)
+    metadata = {**tags, CLAIM: claimant}
+    while True:
+        try:
+            await deployment.send(
+                lambda: threads.create(thread_id=thread_id, if_exists="raise", metadata=metadata),
+                doing=doing,
+                deadline=deadline,
+                repeatable=False,
+            )
+        except InDoubtError as doubt:
+            if deadline.passed or patience.passed:
+                raise doubt.cause from None
+        except InvalidRequestError as error:
+            if error.status_code != 409:
+                raise
+        else:
+            return claimant
+        thread = await deployment.lookup.thread(thread_id, deadline, patient=True)
+        if thread is not None:
+            return str((thread.get("metadata") or {}).get(CLAIM))
+        # Released meanwhile, or the request with the lost answer never arrived.
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
+class TakenOverError(LangGraphError):
+    """Another process executes the same flow run and goes on with these runs in place of this one.
+
+    Attributes:
+        late: Runs that this one started although the other has started them too.
+    """
+
+    def __init__(self, message: str, late: Sequence[RunHandle] = ()) -> None:
+        super().__init__(message)
+        self.late = tuple(late)
+
+
+class Turn:
+    """This process's claim to the runs of a call.
+
+    Args:
+        deployment: Where.
+        call: Names the call.
+        holder: Tells this process from others.
+        deadline: The caller's.
+    """
+
+    def __init__(self, deployment: Deployment, call: str, *, holder: str, deadline: Deadline) -> None:
+        self._deployment = deployment
+        self._call = call
+        self._holder = holder
+        self._deadline = deadline
+        self.number = 0
+        self.taken_at = time.monotonic()
+
+    async def take(self, *, tags: Mapping[str, Any], doing: str) -> None:
+        """Claim the call, from whoever has it."""
+        while not await claim(
+            self._deployment,
+            self._claim_id(self.number),
+            holder=self._holder,
+            tags=tags,
+            doing=doing,
+            deadline=self._deadline,
+        ):
+            self.number += 1
+            self.taken_at = time.monotonic()
+
+    async def is_over(self) -> bool:
+        """Whether another has taken the call over."""
+        claim_id = self._claim_id(self.number + 1)
+        found = await self._deployment.lookup.thread(claim_id, self._deadline, patient=True)
+        return found is not None
+
+    @property
+    def claim_ids(self) -> list[str]:
+        """The threads of all claims so far."""
+        return [self._claim_id(number) for number in range(self.number + 1)]
+
+    def _claim_id(self, number: int) -> str:
+        return thread_id_of(f"{self._call}:call:{number}")

@@ -1,0 +1,44 @@
+"""The names of the tags by which a thing on the deployment is known to be ours, and whose."""
+
+from __future__ import annotations
+
+import uuid
+
+FLOW_RUN_ID = "prefect_flow_run_id"
+
+ROOT_FLOW_RUN_ID = "prefect_root_flow_run_id"
+
+TASK_RUN_ID = "prefect_task_run_id"
+
+DEPLOYMENT_ID = "prefect_deployment_id"
+
+API = "prefect_api"
+
+KEY = "prefect_key"
+
+OWNS_THREAD = "prefect_owns_thread"
+
+CLAIM = "prefect_claim"
+
+BATCH = "prefect_batch"
+
+TARGET_THREAD = "prefect_target_thread_id"
+"""On a claim: the caller's thread that its run is on, where runs cannot be searched for by tags."""
+
+NO_ANSWER = "prefect_no_answer"
+"""On a throw-away thread that stopped at an interrupt: its call is over, so nobody will answer."""
+
+TAG_PREFIX = "prefect_"
+
+FINALIZER_MARK = "prefect_langgraph_finalizer"
+"""Attribute of the hooks that `with_finalizer` adds, by which a task knows that it is under one.
+
+Its value is how many seconds without a sign of life end the flow run's leases.
+"""
+
+_NAMESPACE = uuid.UUID("3f0ad0c2-7d35-5d0a-9a55-3a3f0c6c4c51")
+
+
+def thread_id_of(key: str) -> str:
+    """The id of the thread that belongs to a key: its dedicated thread, or its claim."""
+    return str(uuid.uuid5(_NAMESPACE, key))

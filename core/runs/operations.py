@@ -1,0 +1,341 @@
+"""What the run tasks and the blocks do, each written once, as a coroutine on the shared loop.
+
+Invariants:
+- Every wait ends in a checked outcome, a typed error, or the caller's own cancellation.
+- Whoever started a run and stops waiting for it cancels it and asks whether that worked, unless told
+  to leave it.
+- A thread of a run is released only after its outcome was read, and never while a person is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from prefect_langgraph.errors import (
+    DeploymentError,
+    JoinTimeoutError,
+    LangGraphError,
+    NotFoundError,
+    UnreachableError,
+)
+from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.ownership.keys import Key, key_for
+from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.ownership.tags import NO_ANSWER, thread_id_of
+from prefect_langgraph.results import RunResult
+from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
+from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.runs.start import Starter
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment
+
+CANCEL_SECONDS = 20.0
+"""How long a caller that gives up waits for the server to confirm that its run stopped."""
+
+_REMEMBERED_JOIN = 100  # results of a larger join are not kept for those who join again
+
+
+async def start(
+    context: Context,
+    request: RunRequest,
+    *,
+    operation: str,
+    thread_id: str | None = None,
+    deadline: Deadline,
+    idempotency_key: str | None = None,
+    once: bool = True,
+    detached: bool = False,
+) -> RunHandle:
+    """Start a run once, or adopt it. A caller that gives up meanwhile leaves no run behind."""
+    deployment = context.deployment
+    deployment.connection.check_headers(request.headers)
+    key = await key_for(
+        deployment,
+        context.owner,
+        operation,
+        {**request.arguments, "thread_id": thread_id},
+        idempotency_key=idempotency_key,
+        once=once,
+    )
+    abandoned = asyncio.Event()
+    starter = Starter(
+        deployment,
+        request,
+        owner=context.owner,
+        detached=detached,
+        key=key,
+        thread_id=thread_id,
+        deadline=deadline,
+        abandoned=abandoned,
+    )
+    handle = await _or_let_go(context, starter.start(), abandoned)
+    how = {
+        "started": "Started",
+        "adopted": "Adopted, from an earlier attempt,",
+        "restarted": "Started afresh, after a failed attempt,",
+    }[handle.origin]
+    context.logger.info("%s %s", how, handle)
+    return handle
+
+
+async def run_to_end(
+    context: Context,
+    request: RunRequest,
+    *,
+    operation: str,
+    thread_id: str | None,
+    deadline: Deadline,
+    on_timeout: OnTimeout,
+    idempotency_key: str | None,
+    once: bool,
+) -> RunResult:
+    """Start a run, wait for its end and release what existed only for it."""
+    handle = await start(
+        context,
+        request,
+        operation=operation,
+        thread_id=thread_id,
+        deadline=deadline,
+        idempotency_key=idempotency_key,
+        once=once,
+    )
+    result = await wait(
+        context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=True
+    )
+    # Nobody can answer an interrupt on a thread that is for one call only.
+    await release(context, [result], interrupted_too=thread_id is None)
+    return result
+
+
+async def _or_let_go(
+    context: Context, starting: Coroutine[Any, Any, RunHandle], abandoned: asyncio.Event
+) -> RunHandle:
+    task = asyncio.create_task(starting)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # The request may have left: only its answer tells what there is to cancel.
+        abandoned.set()
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            await let_go(context, task.result())
+        raise
+
+
+async def watch(
+    context: Context,
+    handle: RunHandle,
+    *,
+    deadline: Deadline,
+    exact: bool = True,
+    quiet: bool = False,
+) -> RunResult | None:
+    """Wait for a run's end; None when the deadline passed first.
+
+    Args:
+        context: The call's.
+        handle: The run.
+        deadline: The caller's.
+        exact: See `Waiter.wait`.
+        quiet: True logs nothing.
+    """
+    logger = context.logger
+    if (known := context.deployment.released.get(handle)) is not None:
+        return known
+
+    def log_status(status: RunStatus) -> None:
+        logger.info("%s: %s", _sentence(handle), status)
+
+    result = await context.deployment.waiter.wait(
+        handle, deadline=deadline, exact=exact, on_status=None if quiet else log_status
+    )
+    if result is not None and not quiet:
+        took = f" after {result.seconds:.1f} s" if result.seconds is not None else ""
+        level = logger.info if result.status is RunStatus.SUCCESS else logger.warning
+        level("%s: ended, %s%s", _sentence(handle), result.status, took)
+    return result
+
+
+async def wait(
+    context: Context,
+    handle: RunHandle,
+    *,
+    deadline: Deadline,
+    on_timeout: OnTimeout,
+    cancel_with_caller: bool,
+) -> RunResult:
+    """Wait for a run's end, or say by an error that the deadline passed.
+
+    Args:
+        context: The call's.
+        handle: The run.
+        deadline: The caller's.
+        on_timeout: What becomes of the run when the deadline passes first.
+        cancel_with_caller: True cancels the run when the caller is cancelled.
+    """
+    try:
+        result = await watch(context, handle, deadline=deadline)
+    except asyncio.CancelledError:
+        if cancel_with_caller:
+            await let_go(context, handle)
+        raise
+    if result is None:
+        raise await _timed_out(context, handle, deadline, on_timeout)
+    return result
+
+
+def _sentence(handle: RunHandle) -> str:
+    text = str(handle)
+    return text[0].upper() + text[1:]
+
+
+async def _timed_out(
+    context: Context, handle: RunHandle, deadline: Deadline, on_timeout: OnTimeout
+) -> JoinTimeoutError:
+    """What to raise when the deadline passed, after the run was cancelled or left."""
+    try:
+        look = Deadline.after(5.0)
+        status = (await context.deployment.waiter.look(handle, deadline=look)).status
+        seen = f"its status is {status}"
+    except DeploymentError as error:
+        status, seen = RunStatus.RUNNING, f"its status could not be asked ({type(error).__name__})"
+    if on_timeout == "cancel":
+        stopped = await let_go(context, handle)
+        done = "It was cancelled." if stopped else "It could not be confirmed that it was cancelled."
+        advice = "A retry starts a fresh run. Raise the limit, or set on_timeout='leave'."
+    else:
+        done = "It goes on."
+        advice = "Join it again, raise the limit, or set on_timeout='cancel'."
+    return JoinTimeoutError(
+        f"{_sentence(handle)} passed max_wait_seconds={deadline.max_wait_seconds:g}; {seen}. "
+        f"{done} {advice}",
+        handle=handle,
+        max_wait_seconds=deadline.max_wait_seconds,
+        status=status,
+    )
+
+
+async def let_go(context: Context, handle: RunHandle) -> bool:
+    """Cancel a run on the way out: says in the log what could not be confirmed, and raises nothing."""
+    try:
+        result = await cancel(context.deployment, handle, deadline=Deadline.after(CANCEL_SECONDS))
+        await release(context, [result])
+    except LangGraphError as error:
+        context.logger.warning("%s may still be running: %s", _sentence(handle), error)
+        return False
+    context.logger.info("%s: stopped waiting, %s", _sentence(handle), result.status)
+    return True
+
+
+async def cancel(
+    deployment: Deployment,
+    handle: RunHandle,
+    *,
+    deadline: Deadline,
+    action: CancelAction = "interrupt",
+    slots: asyncio.Semaphore | None = None,
+) -> RunResult:
+    """Cancel a run and wait until the server says how it ended.
+
+    Args:
+        deployment: Where it is.
+        handle: The run.
+        deadline: How long the server has to confirm.
+        action: What becomes of the run's row and checkpoints.
+        slots: Bounds how many requests are under way at once; the waiting after them is for nothing.
+
+    Raises:
+        UnreachableError: The server could not confirm the stop before the deadline.
+    """
+    if (known := deployment.released.get(handle)) is not None:
+        return known
+    runs = deployment.client.runs
+    # Not found: it has ended, or is unknown, and the wait tells which.
+    async with slots or contextlib.nullcontext():
+        with contextlib.suppress(NotFoundError):
+            await deployment.send(
+                lambda: runs.cancel(handle.thread_id, handle.run_id, action=action),
+                doing=f"cancel {handle}",
+                deadline=deadline,
+            )
+            # The server knew it; should it be gone next, it was rolled back.
+            deployment.waiter.note_started(handle.run_id)
+    result = await deployment.waiter.wait(handle, deadline=deadline)
+    if result is None:
+        raise UnreachableError(
+            f"{_sentence(handle)} was asked to stop, and the server did not confirm it within "
+            f"{deadline.max_wait_seconds or 0:g} s. It may still be running; cancelling again is safe.",
+            url=handle.url,
+        )
+    return result
+
+
+async def get(context: Context, handle: RunHandle, *, deadline: Deadline) -> RunResult:
+    """How a run stands now."""
+    if (known := context.deployment.released.get(handle)) is not None:
+        return known
+    return await context.deployment.waiter.look(handle, deadline=deadline)
+
+
+async def release(
+    context: Context, results: Sequence[RunResult], *, interrupted_too: bool = False
+) -> None:
+    """Give back the threads that existed only for these runs, all of them in one request.
+
+    Under a finalizer nothing is given back before the flow run ends: should it be executed again, it
+    adopts even what had finished. A thread that waits for a person stays.
+    """
+    deployment = context.deployment
+    if context.owner.finalized:
+        if interrupted_too:
+            await _mark_unanswered(context, results)
+        return
+    ids: list[str] = []
+    for result in results:
+        handle = result.handle
+        waits = result.status is RunStatus.INTERRUPTED and not interrupted_too
+        if not result.status.ended or waits:
+            continue
+        ids += claims_of(handle, context.owner)
+        ids += deployment.places.pop(handle.run_id, ())
+        if handle.owns_thread:
+            ids.append(handle.thread_id)
+            if len(results) <= _REMEMBERED_JOIN:
+                deployment.released.add(result)
+    if not ids:
+        return
+    try:
+        await deployment.pruner.prune(ids)
+    except DeploymentError as error:
+        # The result is in hand; losing it over the clean-up would be the greater harm.
+        context.logger.warning("Threads could not be given back: %s", error)
+
+
+async def _mark_unanswered(context: Context, results: Sequence[RunResult]) -> None:
+    """Tell the finalizer of threads that seem to wait for a person, of whom nobody has the id."""
+    threads = context.deployment.client.threads
+    for result in results:
+        handle = result.handle
+        if result.status is not RunStatus.INTERRUPTED or not handle.owns_thread:
+            continue
+        try:
+            await context.deployment.send(
+                lambda: threads.update(handle.thread_id, metadata={NO_ANSWER: True}),  # noqa: B023
+                doing=f"mark thread {handle.thread_id}",
+                deadline=Deadline.after(CANCEL_SECONDS),
+            )
+        except DeploymentError as error:
+            context.logger.warning("Thread %s will stay: %s", handle.thread_id, error)
+
+
+def claims_of(handle: RunHandle, owner: Owner) -> list[str]:
+    """The threads that the tries of a handle's key may have claimed, in any process."""
+    if handle.key is None:
+        return []
+    base, _, number = handle.key.partition(".")
+    tries = [base, *(f"{base}.{failures}" for failures in range(1, int(number or 0) + 1))]
+    attempts = owner.root[1] if owner.root is not None else 1
+    return [*(thread_id_of(text) for text in tries), *Key.places_of(base, attempts)]

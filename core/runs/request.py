@@ -1,0 +1,50 @@
+"""One run to start, as the caller described it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect_langgraph.canonical import canonical
+from prefect_langgraph.errors import (
+    InvalidRequestError,
+)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run to start. Its input, its options and its headers stay out of its repr.
+
+    Attributes:
+        assistant_id: The assistant, or the graph's name.
+        payload: Keyword arguments of the SDK's `runs.create`: input, command, config, ...
+        headers: Sent with the request that starts the run.
+        metadata: The caller's own.
+    """
+
+    assistant_id: str
+    payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What makes two requests identical."""
+        return {**self.payload, "assistant_id": self.assistant_id, "metadata": dict(self.metadata)}
+
+    @property
+    def hidden(self) -> list[Any]:
+        """What may not come into a message."""
+        return [dict(self.payload), dict(self.metadata), list((self.headers or {}).values())]
+
+
+def check_request(request: RunRequest) -> None:
+    """Refuse what is wrong with a request before it is sent."""
+    if not isinstance(request.assistant_id, str) or not request.assistant_id:
+        raise InvalidRequestError("assistant_id: give the assistant's id or the graph's name.")
+    for name, value in {**request.payload, "metadata": dict(request.metadata)}.items():
+        try:
+            canonical(value)
+        except TypeError as error:
+            raise InvalidRequestError(f"{name} is not JSON: {error}.") from None

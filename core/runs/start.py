@@ -1,0 +1,343 @@
+"""Starting one run once.
+
+Every keyed call first claims a thread whose id follows from the key: of all who try, the server lets
+exactly one create it. Who wins knows that nobody started the run before. Who does not, or never got
+the answer, looks: a live or successful run is adopted, a failed one counts and the next claim is
+tried, and where there is no run yet the claimant gets a moment before the run is started in its place.
+
+A claimant that was held up may find its place taken, and both may have started a run by then. So who
+took a place, and who was held up, looks again after the start: the oldest run under the key stays, and
+whoever started another cancels that.
+
+Invariants:
+- A run is created on a dedicated thread only with `multitask_strategy="reject"`.
+- A look-up that fails raises; it never leads to a second run.
+- What was created for a run that the server refused is deleted again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
+
+from prefect_langgraph.errors import DeploymentError, NotFoundError, ThreadBusyError
+from prefect_langgraph.logs import run_logger
+from prefect_langgraph.models import Origin, RunHandle, RunStatus
+from prefect_langgraph.ownership.claims import claim
+from prefect_langgraph.ownership.keys import Key, decide
+from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.ownership.tags import CLAIM, KEY, TARGET_THREAD, thread_id_of
+from prefect_langgraph.runs import outcomes
+from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment, InDoubtError
+
+CLAIM_GRACE_SECONDS = 3.0
+"""How long the holder of a claim has to start its run before another starts it in its place."""
+
+_HELD_UP_SECONDS = CLAIM_GRACE_SECONDS / 2
+
+_LOOK_EVERY_SECONDS = 0.1
+
+_RUNS_PAGE = 200
+
+
+def _held_up(began: float) -> bool:
+    """True when so much time has passed that another may have taken this claimant's place."""
+    return time.monotonic() - began > _HELD_UP_SECONDS
+
+
+class Starter:
+    """Starts one run, on a thread of its own or on the caller's.
+
+    Args:
+        deployment: Where.
+        request: What.
+        owner: For the tags.
+        detached: True leaves the run untagged, so that it outlives the owner.
+        key: None starts without looking for an earlier attempt's run.
+        thread_id: The caller's thread, or None for a dedicated one.
+        deadline: The caller's.
+        abandoned: Set by a caller that gave up: no request that starts a run leaves after that.
+        more_tags: Beside the owner's.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        request: RunRequest,
+        *,
+        owner: Owner,
+        detached: bool,
+        key: Key | None,
+        thread_id: str | None,
+        deadline: Deadline,
+        abandoned: asyncio.Event,
+        more_tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._deployment = deployment
+        self._request = request
+        self._more_tags = dict(more_tags or {})
+        self._owner = owner
+        self._detached = detached
+        self._key = key
+        self._user_thread_id = thread_id
+        self._deadline = deadline
+        self._abandoned = abandoned
+        self._token = uuid.uuid4().hex
+        self._doubt_since: float | None = None
+        self._doing = f"start a run of {request.assistant_id}"
+        self._doing_thread = f"create a thread for {request.assistant_id}"
+
+    @property
+    def leaves_trace(self) -> bool:
+        """True when only a thread beside the caller's can show who owns the run."""
+        owned = self._owner.flow_run_id is not None and not self._detached
+        return self._user_thread_id is not None and owned
+
+    def _tags(self, key: str | None, *, owns_thread: bool) -> dict[str, Any]:
+        owner = Owner() if self._detached else self._owner
+        return {**owner.tags(key=key, owns_thread=owns_thread), **self._more_tags}
+
+    async def start(self) -> RunHandle:
+        """Start the run or adopt the one that is there."""
+        if self._key is None:
+            return await self._start_without_key()
+        failures = 0
+        while True:
+            text = self._key.after(failures)
+            dedicated = thread_id_of(text)
+            thread_id = self._user_thread_id or dedicated
+            began = time.monotonic()
+            claimed = await claim(
+                self._deployment,
+                dedicated,
+                holder=self._token,
+                tags=self._thread_tags(text),
+                doing=self._doing_thread,
+                deadline=self._deadline,
+            )
+            found: tuple[str, RunStatus] | Literal["again"] | None = None
+            if not claimed:
+                found = await self._look(thread_id, dedicated, text)
+            elif _held_up(began):
+                found = await self._find(thread_id, text)
+            if found == "again":
+                continue
+            if found is not None:
+                if decide(found[1]) == "restart":
+                    failures += 1
+                    continue
+                return self._handle(thread_id, found[0], text, "adopted")
+            run_id, created = await self._create(thread_id, dedicated, text)
+            if run_id is None:
+                continue
+            if created and (not claimed or _held_up(began)):
+                run_id, created = await self._keep_oldest(thread_id, run_id, text)
+            self._deployment.waiter.note_started(run_id)
+            origin: Origin = "adopted" if not created else "restarted" if failures else "started"
+            return self._handle(thread_id, run_id, text, origin)
+
+    async def _start_without_key(self) -> RunHandle:
+        dedicated = str(uuid.uuid4())
+        thread_id = self._user_thread_id or dedicated
+        if self._user_thread_id is None or self.leaves_trace:
+            await self._create_thread(dedicated)
+        run_id = None
+        while run_id is None:
+            run_id, _ = await self._create(thread_id, dedicated, None)
+        self._deployment.waiter.note_started(run_id)
+        if self.leaves_trace:
+            self._deployment.places[run_id] = (dedicated,)
+        return self._handle(thread_id, run_id, None, "started")
+
+    def _handle(self, thread_id: str, run_id: str, key: str | None, origin: Origin) -> RunHandle:
+        return RunHandle(
+            run_id=run_id,
+            thread_id=thread_id,
+            assistant_id=self._request.assistant_id,
+            url=self._deployment.url,
+            credentials=self._deployment.connection.name,
+            key=key,
+            owns_thread=self._user_thread_id is None,
+            origin=origin,
+        )
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    async def _bear(self, doubt: InDoubtError) -> None:
+        """Pause after a lost answer; raise when doubts have lasted for too long."""
+        now = time.monotonic()
+        self._doubt_since = self._doubt_since or now
+        patience = self._deployment.connection.patience_seconds
+        if self._deadline.passed or now - self._doubt_since > patience:
+            raise doubt.cause
+        await asyncio.sleep(min(_LOOK_EVERY_SECONDS + (now - self._doubt_since) / 4, 2.0))
+
+    def _thread_tags(self, key: str | None) -> dict[str, Any]:
+        if self._user_thread_id is None:
+            return self._tags(key, owns_thread=True)
+        # The claim goes with the flow run even where the run does not.
+        tags = self._owner.tags(key=key, owns_thread=True)
+        if not self._detached:
+            tags[TARGET_THREAD] = self._user_thread_id
+        return tags
+
+    async def _create_thread(self, thread_id: str) -> None:
+        threads = self._deployment.client.threads
+        metadata = {**self._thread_tags(None), CLAIM: self._token}
+        await self._deployment.send(
+            lambda: threads.create(thread_id=thread_id, if_exists="do_nothing", metadata=metadata),
+            doing=self._doing_thread,
+            deadline=self._deadline,
+        )
+
+    async def _look(
+        self, thread_id: str, claim_id: str, key: str | None
+    ) -> tuple[str, RunStatus] | Literal["again"] | None:
+        """The run under another's claim; None when it is for us to start it.
+
+        `again` when the claim was released meanwhile.
+        """
+        grace_ends: float | None = None
+        while True:
+            found = await self._find(thread_id, key)
+            if found is not None:
+                return found
+            if grace_ends is None:
+                lookup = self._deployment.lookup
+                if await lookup.thread(claim_id, self._deadline, patient=True) is None:
+                    return "again"
+                grace_ends = time.monotonic() + CLAIM_GRACE_SECONDS
+            if time.monotonic() >= grace_ends:
+                return None
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+    async def _find(self, thread_id: str, key: str | None) -> tuple[str, RunStatus] | None:
+        """The newest run of this key."""
+        async for run in self._runs_under(thread_id, key):
+            return run["run_id"], outcomes.RUN_STATUSES[run["status"]]
+        return None
+
+    async def _runs_under(self, thread_id: str, key: str | None) -> AsyncIterator[Mapping[str, Any]]:
+        """The runs of this key, newest first; none when there is no such thread."""
+        runs, offset = self._deployment.client.runs, 0
+        while True:
+            start = offset
+            try:
+                page = await self._deployment.send(
+                    lambda: runs.list(thread_id, limit=_RUNS_PAGE, offset=start),  # noqa: B023
+                    doing=f"look for a run of {self._request.assistant_id}",
+                    deadline=self._deadline,
+                )
+            except NotFoundError:
+                return
+            for run in page:
+                if self._is_under(key, run.get("metadata") or {}):
+                    yield dict(run)
+            if len(page) < _RUNS_PAGE:
+                return
+            offset += len(page)
+
+    async def _keep_oldest(self, thread_id: str, run_id: str, key: str) -> tuple[str, bool]:
+        """The run that stays of all under the key, and whether it is this call's own."""
+        found = [run async for run in self._runs_under(thread_id, key)]
+        alive = [run for run in found if decide(outcomes.RUN_STATUSES[run["status"]]) == "adopt"]
+        if not any(run["run_id"] == run_id for run in alive):
+            return run_id, True
+        oldest = min(alive, key=lambda run: (str(run.get("created_at")), run["run_id"]))
+        if oldest["run_id"] == run_id:
+            return run_id, True
+        runs = self._deployment.client.runs
+        # Not found: it has ended meanwhile.
+        with contextlib.suppress(NotFoundError):
+            await self._deployment.send(
+                lambda: runs.cancel(thread_id, run_id),
+                doing=f"cancel run {run_id}, since another process has started {oldest['run_id']}",
+                deadline=self._deadline,
+            )
+        run_logger().warning(
+            "Another process has started run %s in place of this one, whose run %s was cancelled",
+            oldest["run_id"],
+            run_id,
+        )
+        return oldest["run_id"], False
+
+    def _is_under(self, key: str | None, metadata: Mapping[str, Any]) -> bool:
+        if key is None:
+            # A thread that only this call knows has no run but its own.
+            return self._user_thread_id is None or metadata.get(CLAIM) == self._token
+        return metadata.get(KEY) == key
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    async def _create(self, thread_id: str, claim_id: str, key: str | None) -> tuple[str | None, bool]:
+        """Create the run: its id, and whether this call did. No id: begin again."""
+        if self._abandoned.is_set():
+            raise asyncio.CancelledError
+        dedicated = self._user_thread_id is None
+        runs, request = self._deployment.client.runs, self._request
+        options = dict(request.payload)
+        if dedicated:
+            options["multitask_strategy"] = "reject"
+        metadata = {**request.metadata, **self._tags(key, owns_thread=dedicated)}
+        if key is None and not dedicated:
+            # Nothing else would tell this run from another when the answer is lost.
+            metadata[CLAIM] = self._token
+        try:
+            run = await self._deployment.send(
+                lambda: runs.create(
+                    thread_id,
+                    request.assistant_id,
+                    metadata=metadata,
+                    headers=dict(request.headers) if request.headers else None,
+                    **options,
+                ),
+                doing=f"{self._doing} on thread {thread_id}",
+                deadline=self._deadline,
+                hidden=request.hidden,
+                repeatable=False,
+            )
+        except InDoubtError as doubt:
+            return await self._settle(thread_id, key, doubt), True
+        except DeploymentError as error:
+            return await self._refused(error, thread_id, claim_id, key), False
+        return run["run_id"], True
+
+    async def _settle(self, thread_id: str, key: str | None, doubt: InDoubtError) -> str | None:
+        """The run whose answer was lost, or None when the server did not take it."""
+        found = await self._find(thread_id, key)
+        if found is None:
+            # The request may still be on its way through the server.
+            await self._bear(doubt)
+            found = await self._find(thread_id, key)
+        return found[0] if found is not None else None
+
+    async def _refused(
+        self, error: DeploymentError, thread_id: str, claim_id: str, key: str | None
+    ) -> str | None:
+        """What to do when the server said no: adopt the run that was in the way, or raise."""
+        if error.status_code == 409 and (key is not None or self._user_thread_id is None):
+            found = await self._find(thread_id, key)
+            if found is not None and (decide(found[1]) == "adopt" or self._user_thread_id is None):
+                return found[0]
+            if self._user_thread_id is None:
+                # Refused for a run that is not there: not for ever, and not without a pause.
+                await self._bear(InDoubtError(error))
+                return None
+        if key is not None or self._user_thread_id is None:
+            await self._deployment.pruner.prune([claim_id])
+        if error.status_code == 409:
+            raise ThreadBusyError(
+                f"Thread {thread_id} has a run in flight, so no run of "
+                f"{self._request.assistant_id} was "
+                "started. Wait for it, or choose multitask_strategy='enqueue', 'interrupt' or "
+                "'rollback'.",
+                status_code=409,
+                url=self._deployment.url,
+            )
+        raise error

@@ -1,0 +1,12 @@
+"""Talking to a deployment: one loop, one pooled client, one way to send.
+
+| module        | holds |
+| ------------- | --- |
+| `loop`        | the event loop on an OS thread of its own, which all calls of a process share |
+| `generators`  | generators of the shared loop, read from other loops and OS threads |
+| `deadline`    | a caller's wall-clock limit |
+| `connection`  | where a deployment is and how to talk to it |
+| `deployment`  | the client of a connection, and sending requests with patience |
+| `http_errors` | what the SDK raised, as errors of this package |
+| `pruning`     | deleting throw-away threads, many at a time |
+"""

@@ -1,0 +1,35 @@
+"""A caller's wall-clock limit, carried through every step of a call."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from prefect_langgraph.arguments import check_positive
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A point on the monotonic clock, or None for no limit."""
+
+    end: float | None = None
+    max_wait_seconds: float | None = None
+
+    @classmethod
+    def after(cls, max_wait_seconds: float | None) -> Deadline:
+        """Start the clock now. Zero and negatives are refused; None is unlimited."""
+        check_positive("max_wait_seconds", max_wait_seconds)
+        if max_wait_seconds is None:
+            return cls()
+        return cls(time.monotonic() + max_wait_seconds, max_wait_seconds)
+
+    def remaining(self, now: float | None = None) -> float | None:
+        """Seconds left, never negative; None when there is no limit."""
+        if self.end is None:
+            return None
+        return max(0.0, self.end - (time.monotonic() if now is None else now))
+
+    @property
+    def passed(self) -> bool:
+        """True when no time is left."""
+        return self.end is not None and time.monotonic() >= self.end

@@ -1,0 +1,249 @@
+"""What can go wrong with a request, as the errors of this package. Pure.
+
+Every error of `langgraph_sdk.errors` and every `httpx` error that a request can give ends here; a
+test proves the mapping complete.
+
+- Transient: the same request may succeed later. No answer, one that is no JSON, 429 or 5xx.
+- Not executed: the server surely did not act on it, so it may be sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import orjson
+from langgraph_sdk.errors import APIConnectionError, APIResponseValidationError
+
+from prefect_langgraph.errors import (
+    AuthenticationError,
+    DeploymentError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    UnreachableError,
+)
+
+# These are raised before a byte of the request is on its way.
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+
+# Something answered, but not as LangGraph's API does: a proxy's page, or a wrong address.
+_UNREADABLE = (httpx.DecodingError, orjson.JSONDecodeError, APIResponseValidationError)
+
+_TRANSIENT = (httpx.TransportError, APIConnectionError, *_UNREADABLE)
+
+_PERMANENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+
+_WRONG_CALL = (*_PERMANENT, httpx.InvalidURL, ValueError, TypeError)
+
+_MAX_DETAIL = 500
+
+# What a server may quote of a text: the token of "Bearer a1B2", the password of an address.
+_WORD = re.compile(r"[^\s:/?#&=@,;\"'()<>\[\]{}]{6,}")
+
+_PLAIN_WORD = re.compile(r"[A-Za-z][a-z]*")
+
+
+def status_code_of(error: Exception) -> int | None:
+    """The HTTP status by which the server refused, or None."""
+    response = getattr(error, "response", None)
+    status = response.status_code if isinstance(response, httpx.Response) else 0
+    return status if status >= 300 else None
+
+
+def refuse_redirect(response: httpx.Response) -> None:
+    """Raise for a redirect: the SDK would take its empty body for an answer.
+
+    Raises:
+        httpx.HTTPStatusError: With a status of 300 to 399.
+    """
+    if response.has_redirect_location:
+        target = response.request.url.join(response.headers["location"])
+        target = target.copy_with(query=None, fragment=None, username="", password="")
+        raise httpx.HTTPStatusError(
+            f"{response.status_code} to {target}", request=response.request, response=response
+        )
+
+
+async def arefuse_redirect(response: httpx.Response) -> None:
+    """Raise for a redirect: `refuse_redirect` as an asynchronous client wants it."""
+    refuse_redirect(response)
+
+
+def is_transient(error: Exception) -> bool:
+    """True when the same request may succeed later: no answer, 429 or 5xx."""
+    status = status_code_of(error)
+    if status is not None:
+        return status == 429 or status >= 500
+    return isinstance(error, _TRANSIENT) and not isinstance(error, _PERMANENT)
+
+
+def not_executed(error: Exception) -> bool:
+    """True when the server surely did not act on the request."""
+    status = status_code_of(error)
+    if status is not None:
+        return status < 500
+    return isinstance(error, _NEVER_SENT)
+
+
+def retry_after_of(error: Exception, now: datetime | None = None) -> float | None:
+    """Seconds the server asked to wait, from `Retry-After` in either of its forms."""
+    response = getattr(error, "response", None)
+    header = response.headers.get("retry-after") if isinstance(response, httpx.Response) else None
+    if not header:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        pass  # not seconds, so a date
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    try:
+        at = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+
+
+def detail_of(error: Exception) -> str:
+    """What the server said, from the body, the notes of a plain httpx error, or the text."""
+    body = getattr(error, "body", None)
+    if body is None:
+        body = next(iter(getattr(error, "__notes__", [])), None)
+    if isinstance(body, str):
+        try:
+            body = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return body.strip()
+    if isinstance(body, Mapping):
+        for name in ("detail", "message", "error"):
+            if body.get(name):
+                value = body[name]
+                return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return str(error).strip() or type(error).__name__
+
+
+def redacted(text: str, hidden: Any) -> str:
+    """`text` without any text that `hidden`, a request's payload and secrets, contains.
+
+    Nor does it have a word of such a text by itself, but for words that any sentence may have.
+    """
+    found = sorted({part for part in _texts(hidden) if len(part) > 3}, key=len, reverse=True)
+    for part in found:
+        for form in _forms(part):
+            text = text.replace(form, "…")
+    return text if len(text) <= _MAX_DETAIL else text[:_MAX_DETAIL] + "…"
+
+
+def _forms(part: str) -> set[str]:
+    """The ways in which a server may quote a text: as it is, in JSON, and as Python shows it."""
+    escaped = part.encode("unicode_escape").decode()
+    shown = repr(part)[1:-1]
+    quoted = {json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1], shown, escaped}
+    return {part, *quoted, *(form.replace("'", "\\'") for form in (part, shown))}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+        yield from (word for word in _WORD.findall(value) if not _PLAIN_WORD.fullmatch(word))
+    elif isinstance(value, int | float):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        for item in value:
+            yield from _texts(item)
+
+
+def _of_other_status(status: int, detail: str, *, url: str, doing: str) -> DeploymentError:
+    """The error for a status that has no class of its own."""
+    if status < 400:
+        return InvalidRequestError(
+            f"Could not {doing}: {url} redirects ({detail}). Give the credentials block the address "
+            "that it leads to.",
+            status_code=status,
+            url=url,
+        )
+    if status < 500:
+        return InvalidRequestError(
+            f"Could not {doing}: {url} refused the request ({status}: {detail}).",
+            status_code=status,
+            url=url,
+        )
+    return UnreachableError(
+        f"Could not {doing}: {url} answered {status} ({detail}). A retry looks first for what "
+        "was started.",
+        status_code=status,
+        url=url,
+    )
+
+
+def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> DeploymentError:
+    """The `DeploymentError` for what an SDK call raised.
+
+    Args:
+        error: What the SDK or httpx raised.
+        url: The deployment's address.
+        doing: What was being done, for the message: `start a run of agent`.
+        hidden: Payload and secrets of the request; none of their texts comes into the message.
+    """
+    status = status_code_of(error)
+    detail = redacted(detail_of(error), hidden)
+    if status in (401, 403):
+        verb = "refused the key" if status == 401 else "does not allow this"
+        return AuthenticationError(
+            f"Could not {doing}: {url} {verb} ({status}: {detail}). Check the credentials block's "
+            "api_key and headers.",
+            status_code=status,
+            url=url,
+        )
+    if status == 404:
+        return NotFoundError(
+            f"Could not {doing}: not found at {url} (404: {detail}). Check the id and that the "
+            "url is the deployment's.",
+            status_code=404,
+            url=url,
+        )
+    if status == 429:
+        return RateLimitedError(
+            f"Could not {doing}: {url} answered 429 until the deadline ({detail}). "
+            "Lower the number of runs in flight or raise max_wait_seconds.",
+            url=url,
+            retry_after=retry_after_of(error),
+        )
+    if status is not None:
+        return _of_other_status(status, detail, url=url, doing=doing)
+    name = type(error).__name__
+    said = name if detail == name else f"{name}: {detail}"
+    if isinstance(error, _UNREADABLE):
+        return UnreachableError(
+            f"Could not {doing}: the answer from {url} cannot be read ({said}). Check that the url is "
+            "the deployment's and what is between. A retry looks first for what was started.",
+            url=url,
+        )
+    if is_transient(error):
+        return UnreachableError(
+            f"Could not {doing}: no answer from {url} ({said}). Check that the url is right and the "
+            "deployment runs. A retry looks first for what was started.",
+            url=url,
+        )
+    if isinstance(error, _WRONG_CALL):
+        return InvalidRequestError(f"Could not {doing}: {said}", url=url)
+    return DeploymentError(f"Could not {doing} at {url}: {said}", url=url)

@@ -1,0 +1,116 @@
+"""Giving back threads that existed for one run, and remembering what became of those runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import orjson
+
+from prefect_langgraph.errors import InvalidRequestError, NotFoundError
+from prefect_langgraph.models import RunHandle
+from prefect_langgraph.results import RunResult
+from prefect_langgraph.transport.deadline import Deadline
+
+if TYPE_CHECKING:
+    from prefect_langgraph.transport.deployment import Deployment
+
+PRUNE_SECONDS = 30.0
+
+_PRUNE_PAGE = 1000
+
+_GATHER_SECONDS = 0.01
+
+_CONCURRENCY = 16
+
+_REMEMBERED_RESULTS = 1000
+
+_REMEMBERED_BYTES = 16_000_000
+
+
+class Pruner:
+    """Deletes threads of one deployment; what is asked for at about the same time goes together."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._prunes = True
+        self._waiting: set[str] = set()
+        self._next: asyncio.Task[None] | None = None
+
+    async def prune(self, thread_ids: Iterable[str]) -> None:
+        """Delete threads. Threads that are gone already are fine.
+
+        Raises:
+            DeploymentError: The server could not confirm that they are gone.
+        """
+        ids = set(thread_ids)
+        if not ids:
+            return
+        self._waiting |= ids
+        if self._next is None or self._next.done():
+            self._next = asyncio.create_task(self._prune_soon())
+        # Shielded: others wait for the same request.
+        await asyncio.shield(self._next)
+
+    async def _prune_soon(self) -> None:
+        await asyncio.sleep(_GATHER_SECONDS)
+        ids = sorted(self._waiting)
+        self._waiting.clear()
+        self._next = None
+        for start in range(0, len(ids), _PRUNE_PAGE):
+            await self._prune_page(ids[start : start + _PRUNE_PAGE])
+
+    async def _prune_page(self, ids: Sequence[str]) -> None:
+        deadline = Deadline.after(PRUNE_SECONDS)
+        threads = self._deployment.client.threads
+        if self._prunes:
+            try:
+                await self._deployment.send(
+                    lambda: threads.prune(ids),
+                    doing=f"delete {len(ids)} threads",
+                    deadline=deadline,
+                )
+            except (InvalidRequestError, NotFoundError):
+                self._prunes = False  # an older server
+            else:
+                return
+        slots = asyncio.Semaphore(_CONCURRENCY)
+
+        async def delete(thread_id: str) -> None:
+            async with slots:
+                try:
+                    await self._deployment.send(
+                        lambda: threads.delete(thread_id),
+                        doing=f"delete thread {thread_id}",
+                        deadline=deadline,
+                    )
+                except NotFoundError:
+                    return  # gone already
+
+        await asyncio.gather(*(delete(thread_id) for thread_id in ids))
+
+
+class ReleasedResults:
+    """The last results whose threads were given back: whoever joins again meets the same outcome."""
+
+    def __init__(self) -> None:
+        self._results: OrderedDict[str, tuple[RunResult, int]] = OrderedDict()
+        self._bytes = 0
+
+    def add(self, result: RunResult) -> None:
+        """Remember a result, within bounds of number and bytes."""
+        size = len(orjson.dumps(result.values, option=orjson.OPT_NON_STR_KEYS))
+        if size > _REMEMBERED_BYTES // 4 or result.handle.run_id in self._results:
+            return
+        self._results[result.handle.run_id] = (result, size)
+        self._bytes += size
+        while len(self._results) > _REMEMBERED_RESULTS or self._bytes > _REMEMBERED_BYTES:
+            _, (_, freed) = self._results.popitem(last=False)
+            self._bytes -= freed
+
+    def get(self, handle: RunHandle) -> RunResult | None:
+        """The result of a released run, as seen through this handle."""
+        found = self._results.get(handle.run_id)
+        return found[0].model_copy(update={"handle": handle}) if found is not None else None
