@@ -24,7 +24,7 @@ from prefect_langgraph.cleanup.release import ReleaseReport, release_flow_run, s
 from prefect_langgraph.cleanup.report import log_release, released
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.logs import LoggerOrAdapter
-from prefect_langgraph.ownership.heartbeat import DEFAULT_LEASE_SECONDS
+from prefect_langgraph.ownership.heartbeat import DEFAULT_LEASE_SECONDS, Leases
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import FINALIZER_MARK
 from prefect_langgraph.transport.connection import Connection
@@ -222,7 +222,7 @@ async def _release(
         try:
             async with asyncio.timeout(deadline.remaining()):
                 deployment = deployment_for(await connect(place))
-                await deployment.leases.end(str(flow_run.id), deadline=deadline)
+                await deployment.part(Leases).end(str(flow_run.id), deadline=deadline)
             return await release_flow_run(
                 deployment,
                 str(flow_run.id),

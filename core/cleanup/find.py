@@ -28,6 +28,7 @@ from prefect_langgraph.ownership.tags import (
     TARGET_THREAD,
 )
 from prefect_langgraph.runs import outcomes
+from prefect_langgraph.runs.lookup import Lookup
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
@@ -359,7 +360,9 @@ async def busy_among(deployment: Deployment, ids: Sequence[str], deadline: Deadl
     busy: list[str] = []
     for start in range(0, len(ids), PAGE):
         page = ids[start : start + PAGE]
-        rows = await _bounded(deployment.lookup.threads(page, select=["thread_id", "status"]), deadline)
+        rows = await _bounded(
+            deployment.part(Lookup).threads(page, select=["thread_id", "status"]), deadline
+        )
         busy += page if rows is None else [r["thread_id"] for r in rows if r["status"] == "busy"]
     return busy
 
@@ -369,11 +372,11 @@ async def _waiting(deployment: Deployment, ids: Sequence[str], deadline: Deadlin
     waiting: set[str] = set()
     start = 0
     while start < len(ids):
-        page = ids[start : start + deployment.lookup.fetch_size]
+        page = ids[start : start + deployment.part(Lookup).fetch_size]
         start += len(page)
-        rows = await _bounded(deployment.lookup.threads(page), deadline)
+        rows = await _bounded(deployment.part(Lookup).threads(page), deadline)
         if rows is None:
-            asked = await each(page, lambda thread: deployment.lookup.thread(thread, deadline))
+            asked = await each(page, lambda thread: deployment.thread(thread, deadline))
             rows = [row for row in asked if row is not None]
         waiting |= {row["thread_id"] for row in rows if _waits(row)}
     return frozenset(waiting)

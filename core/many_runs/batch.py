@@ -26,6 +26,8 @@ from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import BATCH, CLAIM, KEY
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.call import Context
+from prefect_langgraph.runs.lookup import Lookup
+from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.runs.start import Starter
 from prefect_langgraph.transport.deadline import Deadline
@@ -157,6 +159,13 @@ _NOT_IMPLEMENTED = 501
 def _held_up(began: float) -> bool:
     """True when so much time has passed that another may have taken the call over."""
     return time.monotonic() - began > LANDING_SECONDS / 2
+
+
+class BatchSupport:
+    """Whether a server has /runs/batch; cleared for good by the first answer that shows otherwise."""
+
+    def __init__(self, _deployment: Deployment) -> None:
+        self.supported = True
 
 
 class BatchStarter:
@@ -312,7 +321,7 @@ class BatchStarter:
         waiting = list(chunk)
         doubts = 0
         while waiting:
-            if not self._deployment.creates_batches:
+            if not self._deployment.part(BatchSupport).supported:
                 await self._each(waiting, self._start_alone)
                 return
             try:
@@ -320,7 +329,7 @@ class BatchStarter:
             except InDoubtError as doubt:
                 doubts += 1
                 if getattr(doubt.cause, "status_code", None) == _NOT_IMPLEMENTED:
-                    self._deployment.creates_batches = False
+                    self._deployment.part(BatchSupport).supported = False
                     continue
                 if self._deadline.passed or doubts > _MOST_DOUBTS:
                     raise doubt.cause if self._turn is not None else doubt.public() from None
@@ -344,7 +353,7 @@ class BatchStarter:
         elif error.status_code in _UNKNOWN_PATH:
             await self._start_alone(items[0])
             if items[0].error is None:
-                self._deployment.creates_batches = False
+                self._deployment.part(BatchSupport).supported = False
         else:
             # Nothing was started: what was refused is all that was asked for.
             items[0].error = error
@@ -439,7 +448,7 @@ class BatchStarter:
 
     def _hand(self, item: Item, run_id: str, thread_id: str, key: str | None, origin: Origin) -> None:
         connection = self._deployment.connection
-        self._deployment.waiter.note_started(run_id)
+        self._deployment.part(Waiter).note_started(run_id)
         item.handle = RunHandle(
             run_id=run_id,
             thread_id=thread_id,
@@ -478,7 +487,7 @@ class BatchStarter:
     async def _adopt_one(
         self, item: Item, thread_id: str, key: str | None, origin: Origin, fresh: bool
     ) -> None:
-        newest = await self._deployment.lookup.newest_runs(thread_id, self._deadline)
+        newest = await self._deployment.part(Lookup).newest_runs(thread_id, self._deadline)
         if not newest:
             return
         run = newest[-1]

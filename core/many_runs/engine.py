@@ -18,12 +18,13 @@ from prefect_langgraph.errors import DeploymentError, JoinTimeoutError, LangGrap
 from prefect_langgraph.many_runs import join
 from prefect_langgraph.many_runs.batch import CHUNK, BatchStarter, Item
 from prefect_langgraph.models import RunHandle, RunStatus
-from prefect_langgraph.ownership.claims import TakenOverError
+from prefect_langgraph.ownership.claims import ClaimThreads, TakenOverError
 from prefect_langgraph.results import FanOutResult, RunFailure, RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context, OnTimeout
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.pruning import Pruner
 
 OnStarted = Callable[[Sequence[Item]], None]
 
@@ -120,10 +121,10 @@ class FanOut:
                 "cancelled. A retry starts all of them. Raise the limit, or max_in_flight.",
                 max_wait_seconds=self._deadline.max_wait_seconds,
             )
-        claims, places = self._starter.claim_ids, self._context.deployment.places
+        claims = self._starter.claim_ids
         for handle in handles if claims else []:
-            # They go with the first run that is given back.
-            places[handle.run_id] = tuple({*places.get(handle.run_id, ()), *claims})
+            # They go with the first run that is released.
+            self._context.deployment.part(ClaimThreads).add(handle.run_id, claims)
         return handles
 
     async def run(self, *, on_timeout: OnTimeout) -> FanOutResult:
@@ -290,7 +291,7 @@ class FanOut:
         if self._context.owner.finalized:
             return
         try:
-            await self._context.deployment.pruner.prune(self._starter.claim_ids)
+            await self._context.deployment.part(Pruner).prune(self._starter.claim_ids)
         except DeploymentError as error:
             self._context.logger.warning("Claims could not be given back: %s", error)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prefect_langgraph.logs import LoggerOrAdapter, run_logger
+from prefect_langgraph.ownership.heartbeat import Leases
 from prefect_langgraph.ownership.owner import Owner, current_owner
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deployment import Deployment, deployment_for
@@ -28,5 +29,5 @@ async def context_of(connection: Connection) -> Context:
     """The context of a call, taken from the Prefect context that came along with it."""
     owner = await current_owner().with_root()
     deployment = deployment_for(connection)
-    deployment.leases.keep(owner)
+    deployment.part(Leases).keep(owner)
     return Context(deployment, owner, run_logger())

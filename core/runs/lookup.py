@@ -134,18 +134,6 @@ class Lookup:
         except NotFoundError:
             return None
 
-    async def thread(self, thread_id: str, deadline: Deadline, *, patient: bool = False) -> Row | None:
-        """A thread's row, or None when the server says that there is none.
-
-        `patient` gives up after the connection's patience also where there is no deadline.
-        """
-        threads = self._deployment.client.threads
-        try:
-            found = await self._send(lambda: threads.get(thread_id), deadline, patient=patient)
-            return dict(found)
-        except NotFoundError:
-            return None
-
     async def outcome(
         self, handle: RunHandle, *, is_newest: bool, deadline: Deadline
     ) -> RunResult | None:
@@ -160,7 +148,11 @@ class Lookup:
         except NotFoundError:
             return None  # deleted since, with its thread
         needs_thread = run["status"] == "error" and is_newest
-        thread = await self.thread(handle.thread_id, deadline) if needs_thread else None
+        thread = (
+            await self._deployment.thread(handle.thread_id, deadline, patient=False)
+            if needs_thread
+            else None
+        )
         return outcomes.from_run(handle, run, state, thread=thread)
 
     async def _own_state(self, handle: RunHandle, deadline: Deadline) -> Row | None:

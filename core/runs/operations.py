@@ -22,15 +22,18 @@ from prefect_langgraph.errors import (
     UnreachableError,
 )
 from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.ownership.claims import ClaimThreads
 from prefect_langgraph.ownership.keys import Key, key_for
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import NO_ANSWER, thread_id_of
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
+from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.runs.start import Starter
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.pruning import Pruner, ReleasedResults
 
 CANCEL_SECONDS = 20.0
 """How long a caller that gives up waits for the server to confirm that its run stopped."""
@@ -143,13 +146,13 @@ async def watch(
         quiet: True logs nothing.
     """
     logger = context.logger
-    if (known := context.deployment.released.get(handle)) is not None:
+    if (known := context.deployment.part(ReleasedResults).get(handle)) is not None:
         return known
 
     def log_status(status: RunStatus) -> None:
         logger.info("%s: %s", _sentence(handle), status)
 
-    result = await context.deployment.waiter.wait(
+    result = await context.deployment.part(Waiter).wait(
         handle, deadline=deadline, exact=exact, on_status=None if quiet else log_status
     )
     if result is not None and not quiet:
@@ -198,7 +201,7 @@ async def _timed_out(
     """What to raise when the deadline passed, after the run was cancelled or left."""
     try:
         look = Deadline.after(5.0)
-        status = (await context.deployment.waiter.look(handle, deadline=look)).status
+        status = (await context.deployment.part(Waiter).look(handle, deadline=look)).status
         seen = f"its status is {status}"
     except DeploymentError as error:
         status, seen = RunStatus.RUNNING, f"its status could not be asked ({type(error).__name__})"
@@ -250,7 +253,7 @@ async def cancel(
     Raises:
         UnreachableError: The server could not confirm the stop before the deadline.
     """
-    if (known := deployment.released.get(handle)) is not None:
+    if (known := deployment.part(ReleasedResults).get(handle)) is not None:
         return known
     runs = deployment.client.runs
     # Not found: it has ended, or is unknown, and the wait tells which.
@@ -262,8 +265,8 @@ async def cancel(
                 deadline=deadline,
             )
             # The server knew it; should it be gone next, it was rolled back.
-            deployment.waiter.note_started(handle.run_id)
-    result = await deployment.waiter.wait(handle, deadline=deadline)
+            deployment.part(Waiter).note_started(handle.run_id)
+    result = await deployment.part(Waiter).wait(handle, deadline=deadline)
     if result is None:
         raise UnreachableError(
             f"{_sentence(handle)} was asked to stop, and the server did not confirm it within "
@@ -275,9 +278,9 @@ async def cancel(
 
 async def get(context: Context, handle: RunHandle, *, deadline: Deadline) -> RunResult:
     """How a run stands now."""
-    if (known := context.deployment.released.get(handle)) is not None:
+    if (known := context.deployment.part(ReleasedResults).get(handle)) is not None:
         return known
-    return await context.deployment.waiter.look(handle, deadline=deadline)
+    return await context.deployment.part(Waiter).look(handle, deadline=deadline)
 
 
 async def release(
@@ -300,15 +303,15 @@ async def release(
         if not result.status.ended or waits:
             continue
         ids += claims_of(handle, context.owner)
-        ids += deployment.places.pop(handle.run_id, ())
+        ids += deployment.part(ClaimThreads).pop(handle.run_id)
         if handle.owns_thread:
             ids.append(handle.thread_id)
             if len(results) <= _REMEMBERED_JOIN:
-                deployment.released.add(result)
+                deployment.part(ReleasedResults).add(result)
     if not ids:
         return
     try:
-        await deployment.pruner.prune(ids)
+        await deployment.part(Pruner).prune(ids)
     except DeploymentError as error:
         # The result is in hand; losing it over the clean-up would be the greater harm.
         context.logger.warning("Threads could not be given back: %s", error)

@@ -25,7 +25,7 @@ from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import outcomes
-from prefect_langgraph.runs.lookup import PAGE
+from prefect_langgraph.runs.lookup import PAGE, Lookup
 from prefect_langgraph.transport.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Waiter:
     """Waits for runs of one deployment, on the shared loop."""
 
     def __init__(self, deployment: Deployment) -> None:
-        self._lookup = deployment.lookup
+        self._deployment = deployment
+        self._lookup = deployment.part(Lookup)
         self._watches: dict[tuple[str, str], _Watch] = {}
         self._ended: dict[_Watch, float] = {}
         self._poller: asyncio.Task[None] | None = None
@@ -366,7 +367,12 @@ class Waiter:
             return
         # A thread that exists for one run has seen it.
         was_there = seen or watch.handle.owns_thread
-        if was_there and await self._lookup.thread(watch.thread_id, deadline) is not None:
+        thread = (
+            await self._deployment.thread(watch.thread_id, deadline, patient=False)
+            if was_there
+            else None
+        )
+        if thread is not None:
             watch.end(outcomes.rolled_back(watch.handle))
         elif confirmed:
             watch.end(outcomes.lost(watch.handle))

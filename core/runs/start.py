@@ -27,14 +27,16 @@ from typing import Any, Literal
 from prefect_langgraph.errors import DeploymentError, NotFoundError, ThreadBusyError
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import Origin, RunHandle, RunStatus
-from prefect_langgraph.ownership.claims import claim
+from prefect_langgraph.ownership.claims import ClaimThreads, claim
 from prefect_langgraph.ownership.keys import Key, decide
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import CLAIM, KEY, TARGET_THREAD, thread_id_of
 from prefect_langgraph.runs import outcomes
+from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment, InDoubtError
+from prefect_langgraph.transport.pruning import Pruner
 
 CLAIM_GRACE_SECONDS = 3.0
 """How long the holder of a claim has to start its run before another starts it in its place."""
@@ -138,7 +140,7 @@ class Starter:
                 continue
             if created and (not claimed or _held_up(began)):
                 run_id, created = await self._keep_oldest(thread_id, run_id, text)
-            self._deployment.waiter.note_started(run_id)
+            self._deployment.part(Waiter).note_started(run_id)
             origin: Origin = "adopted" if not created else "restarted" if failures else "started"
             return self._handle(thread_id, run_id, text, origin)
 
@@ -150,9 +152,9 @@ class Starter:
         run_id = None
         while run_id is None:
             run_id, _ = await self._create(thread_id, dedicated, None)
-        self._deployment.waiter.note_started(run_id)
+        self._deployment.part(Waiter).note_started(run_id)
         if self.leaves_trace:
-            self._deployment.places[run_id] = (dedicated,)
+            self._deployment.part(ClaimThreads).add(run_id, [dedicated])
         return self._handle(thread_id, run_id, None, "started")
 
     def _handle(self, thread_id: str, run_id: str, key: str | None, origin: Origin) -> RunHandle:
@@ -209,8 +211,7 @@ class Starter:
             if found is not None:
                 return found
             if grace_ends is None:
-                lookup = self._deployment.lookup
-                if await lookup.thread(claim_id, self._deadline, patient=True) is None:
+                if await self._deployment.thread(claim_id, self._deadline) is None:
                     return "again"
                 grace_ends = time.monotonic() + CLAIM_GRACE_SECONDS
             if time.monotonic() >= grace_ends:
@@ -330,7 +331,7 @@ class Starter:
                 await self._bear(InDoubtError(error))
                 return None
         if key is not None or self._user_thread_id is None:
-            await self._deployment.pruner.prune([claim_id])
+            await self._deployment.part(Pruner).prune([claim_id])
         if error.status_code == 409:
             raise ThreadBusyError(
                 f"Thread {thread_id} has a run in flight, so no run of "

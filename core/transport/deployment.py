@@ -1,7 +1,7 @@
 """One pooled client per deployment and set of secrets, on the shared loop.
 
-A `Deployment` is a connection's client, its waiter and what was learned about the server; it lives on
-the shared loop and is found by `deployment_for`.
+A `Deployment` is a connection's client on the shared loop, found by `deployment_for`. What the packages
+above keep for a deployment hangs on it as a part, which it does not know by name.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from prefect_langgraph.errors import InvalidRequestError, UnreachableError
+from prefect_langgraph.errors import InvalidRequestError, NotFoundError, UnreachableError
 from prefect_langgraph.logs import run_logger
-from prefect_langgraph.ownership.heartbeat import Leases
-from prefect_langgraph.runs.lookup import Lookup
-from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.http_errors import (
@@ -28,9 +25,9 @@ from prefect_langgraph.transport.http_errors import (
     retry_after_of,
     to_error,
 )
-from prefect_langgraph.transport.pruning import Pruner, ReleasedResults
 
 T = TypeVar("T")
+PartT = TypeVar("PartT")
 
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.2, 5.0
 
@@ -53,25 +50,24 @@ class InDoubtError(Exception):
 
 
 class Deployment:
-    """A deployment's client on the shared loop, and what was learned about its server."""
+    """A deployment's client on the shared loop, and what the packages above keep for it."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.client = connection.async_client()
-        self.lookup = Lookup(self)
-        self.waiter = Waiter(self)
-        self.pruner = Pruner(self)
-        self.released = ReleasedResults()
-        self.leases = Leases(self)
-        # Threads by which calls were claimed that a run's key does not lead to, by run.
-        self.places: dict[str, tuple[str, ...]] = {}
-        # Cleared for good by the first answer that shows the server has no /runs/batch.
-        self.creates_batches = True
+        self._parts: dict[Any, Any] = {}
 
     @property
     def url(self) -> str:
         """The deployment's address."""
         return self.connection.url
+
+    def part(self, kind: Callable[[Deployment], PartT]) -> PartT:
+        """What a package above keeps for this deployment; `kind` makes it on first use."""
+        if kind not in self._parts:
+            self._parts[kind] = kind(self)
+        found: PartT = self._parts[kind]
+        return found
 
     async def send(
         self,
@@ -124,6 +120,25 @@ class Deployment:
                 if now == first_failure:
                     run_logger().warning("Could not %s (%s); trying again", doing, type(error).__name__)
                 await asyncio.sleep(pause)
+
+    async def thread(
+        self, thread_id: str, deadline: Deadline, *, patient: bool = True
+    ) -> dict[str, Any] | None:
+        """A thread's row, or None when the server says that there is none.
+
+        `patient` gives up after the connection's patience also where there is no deadline.
+        """
+        threads = self.client.threads
+        try:
+            found = await self.send(
+                lambda: threads.get(thread_id),
+                doing="ask for a thread",
+                deadline=deadline,
+                patient=patient or deadline.end is not None,
+            )
+            return dict(found)
+        except NotFoundError:
+            return None
 
     def error(self, error: Exception, doing: str, hidden: Any = None) -> Exception:
         """This package's error for what the SDK raised."""

@@ -95,7 +95,7 @@ class Pruner:
 class ReleasedResults:
     """The last results whose threads were given back: whoever joins again meets the same outcome."""
 
-    def __init__(self) -> None:
+    def __init__(self, _deployment: Deployment) -> None:
         self._results: OrderedDict[str, tuple[RunResult, int]] = OrderedDict()
         self._bytes = 0
 
