@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from langgraph_sdk.schema import CronSelectField, RunSelectField, RunStatus, ThreadSelectField
+from prefect.logging import get_logger
 
-from prefect_langgraph.errors import InvalidRequestError, NotFoundError
+from prefect_langgraph.errors import DeploymentError, InvalidRequestError, NotFoundError
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.models import RunStatus as Outcome
 from prefect_langgraph.ownership.tags import (
@@ -43,6 +44,7 @@ Row = Mapping[str, Any]
 PAGE = 1000
 
 _CONCURRENCY = 16
+_NO_CRONS = (403, 404, 501)  # forbidden by the server's own rules, older than crons, or left out
 
 # Pending first: a run that begins meanwhile is then seen twice rather than never.
 _ACTIVE: tuple[RunStatus, ...] = ("pending", "running")
@@ -232,8 +234,12 @@ async def _crons(deployment: Deployment, tags: Tags, deadline: Deadline) -> list
 
     try:
         rows = await _paged(deployment, ask, "cron_id", "look for the flow run's crons", deadline)
-    except NotFoundError:
-        return []  # a server without crons
+    except DeploymentError as error:
+        if error.status_code not in _NO_CRONS:
+            raise
+        # Where nobody may look for crons nobody could make one either.
+        get_logger("langgraph").debug("%s has no crons here (%d)", deployment.url, error.status_code)
+        return []
     return [
         OwnedCron(row["cron_id"], row.get("thread_id"), metadata, _time(row.get("updated_at")))
         for row in rows
