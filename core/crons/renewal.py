@@ -48,6 +48,7 @@ def keep(
     kept = deployment.part(_Renewals).tasks
     task = asyncio.create_task(_renew(deployment, handle, request, flow_run_id, logger))
     kept[handle.cron_id] = task
+    deployment.used_by(task)
 
     def forget(ended: asyncio.Task[None]) -> None:
         if kept.get(handle.cron_id) is ended:

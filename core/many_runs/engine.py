@@ -248,24 +248,21 @@ class FanOut:
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            # A request may have left: only its answer tells what there is to cancel.
-            self._starter.abandoned.set()
-            self._late = True
-            self._changed.set()
+            task.cancel()
             await asyncio.wait([task])
             if task.cancelled() or not isinstance(task.exception(), TakenOverError):
                 await self._let_go()
             raise
         except TakenOverError as taken:
             # The runs are the successor's, but for those that it has started as well.
-            await self._cancel(taken.late)
+            await self.cancel(taken.late)
             raise
         except Exception:
             await self._let_go()
             raise
 
     async def _let_go(self) -> None:
-        await self._cancel(
+        await self.cancel(
             [
                 item.handle
                 for item in self.items
@@ -273,7 +270,8 @@ class FanOut:
             ]
         )
 
-    async def _cancel(self, handles: Sequence[RunHandle]) -> None:
+    async def cancel(self, handles: Sequence[RunHandle]) -> None:
+        """Cancel runs on the way out: the log says what could not be confirmed, nothing is raised."""
         if not handles:
             return
         logger = self._context.logger

@@ -19,6 +19,7 @@ from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment, InDoubtError
 
 _LOOK_EVERY_SECONDS = 0.2
+_REMEMBERED_RUNS = 100_000
 
 
 async def claim(
@@ -92,8 +93,10 @@ class ClaimThreads:
         self._by_run: dict[str, set[str]] = {}
 
     def add(self, run_id: str, thread_ids: Iterable[str]) -> None:
-        """Remember claims of a run."""
+        """Remember claims of a run; those of the oldest are left to the finalizer and the sweep."""
         self._by_run.setdefault(run_id, set()).update(thread_ids)
+        while len(self._by_run) > _REMEMBERED_RUNS:
+            del self._by_run[next(iter(self._by_run))]
 
     def pop(self, run_id: str) -> set[str]:
         """The claims of a run, which are now the caller's to delete."""

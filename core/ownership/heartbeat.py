@@ -77,6 +77,7 @@ class _Lease:
         self._changed = asyncio.Event()
         # Without the caller's context, which would be held for as long as the lease.
         self._task = asyncio.get_running_loop().create_task(self._keep(), context=contextvars.Context())
+        deployment.used_by(self._task)
 
     def attempt(self, attempt: int) -> None:
         if attempt != self._attempt:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from prefect_langgraph.errors import (
     DeploymentError,
@@ -63,7 +62,6 @@ async def start(
         idempotency_key=idempotency_key,
         once=once,
     )
-    abandoned = asyncio.Event()
     starter = Starter(
         deployment,
         request,
@@ -72,9 +70,13 @@ async def start(
         key=key,
         thread_id=thread_id,
         deadline=deadline,
-        abandoned=abandoned,
     )
-    handle = await _or_let_go(context, starter.start(), abandoned)
+    try:
+        handle = await starter.start()
+    except asyncio.CancelledError:
+        if starter.left_behind is not None:
+            await let_go(context, starter.left_behind)
+        raise
     how = {
         "started": "Started",
         "adopted": "Adopted, from an earlier attempt,",
@@ -111,21 +113,6 @@ async def run_to_end(
     # Nobody can answer an interrupt on a thread that is for one call only.
     await release(context, [result], interrupted_too=thread_id is None)
     return result
-
-
-async def _or_let_go(
-    context: Context, starting: Coroutine[Any, Any, RunHandle], abandoned: asyncio.Event
-) -> RunHandle:
-    task = asyncio.create_task(starting)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        # The request may have left: only its answer tells what there is to cancel.
-        abandoned.set()
-        await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None:
-            await let_go(context, task.result())
-        raise
 
 
 async def watch(
@@ -176,7 +163,7 @@ async def wait(
         context: The call's.
         handle: The run.
         deadline: The caller's.
-        on_timeout: What becomes of the run when the deadline passes first.
+        on_timeout: What becomes of the run when the deadline passes first, or an error ends the wait.
         cancel_with_caller: True cancels the run when the caller is cancelled.
     """
     try:
@@ -185,9 +172,24 @@ async def wait(
         if cancel_with_caller:
             await let_go(context, handle)
         raise
+    except Exception as error:
+        fate = await _fate(context, handle, on_timeout)
+        if isinstance(error, LangGraphError):
+            raise error.with_more(fate) from error.__cause__
+        error.add_note(fate)
+        raise
     if result is None:
         raise await _timed_out(context, handle, deadline, on_timeout)
     return result
+
+
+async def _fate(context: Context, handle: RunHandle, on_timeout: OnTimeout) -> str:
+    """Cancel a run or leave it, now that nobody waits for it, and say which."""
+    if on_timeout == "leave":
+        return f"{_sentence(handle)} goes on; join it again."
+    if await let_go(context, handle):
+        return f"{_sentence(handle)} was cancelled."
+    return f"{_sentence(handle)} may still be running: that it was cancelled could not be confirmed."
 
 
 def _sentence(handle: RunHandle) -> str:

@@ -6,7 +6,8 @@ of runs. The interval grows with the age of the wait.
 
 Invariants:
 - A watch ends with a checked outcome of its own run, or stays. An answer that is missing something is
-  "unknown" and is asked again; a run is lost only when its row and its thread are both confirmed gone.
+  "unknown" and is asked again; a run is lost only when its row and its thread are both confirmed gone,
+  one that was there only after the connection's patience.
 - Answers are held against what was asked. A server that ignores `ids` or refuses `select` is asked
   one thread at a time from then on.
 - Nothing transient ends a watch: each caller's own deadline does.
@@ -39,6 +40,8 @@ CONCURRENCY = 16
 
 ENOUGH_TO_FETCH = 250
 
+REMEMBERED_STARTS = 200_000
+
 MISSING_CONFIRMATIONS = 3
 
 MISSING_GAP_SECONDS = 1.0
@@ -68,6 +71,7 @@ class _Watch:
         self.status = RunStatus.PENDING
         self.seen = False
         self.missing = 0
+        self.missing_since = now
         self.alive: RunResult | None = None
         self.callbacks: list[StatusCallback] = []
         self.waiters = 0
@@ -107,11 +111,14 @@ class Waiter:
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._last_verification = 0.0
-        self._started_here: set[str] = set()
+        # By run, oldest first, until its end was seen.
+        self._started_here: dict[str, None] = {}
 
     def note_started(self, run_id: str) -> None:
         """Remember that this process saw a run begin: if it vanishes it was rolled back."""
-        self._started_here.add(run_id)
+        self._started_here[run_id] = None
+        if len(self._started_here) > REMEMBERED_STARTS:
+            del self._started_here[next(iter(self._started_here))]
 
     async def wait(
         self,
@@ -136,7 +143,10 @@ class Waiter:
         watch.waiters += 1
         try:
             await asyncio.wait([watch.future], timeout=deadline.remaining())
-            return watch.future.result() if watch.future.done() else None
+            result = watch.future.result() if watch.future.done() else None
+            if result is not None and result.ended_at is not None:
+                self._started_here.pop(handle.run_id, None)
+            return result
         finally:
             watch.waiters -= 1
             if on_status is not None:
@@ -360,9 +370,14 @@ class Waiter:
         """The run has no row. Rolled back when it was there and its thread still is; else lost."""
         seen = watch.seen or watch.handle.run_id in self._started_here
         # A server that is restarting may not have its data yet.
+        now = time.monotonic()
+        watch.missing_since = now if watch.missing == 0 else watch.missing_since
         watch.missing += 1
-        confirmed = watch.missing >= MISSING_CONFIRMATIONS
-        watch.due = time.monotonic() + MISSING_GAP_SECONDS / 2
+        # A run that was there is given the time that a server gets to come back.
+        patience = self._lookup.patience_seconds if seen else 0.0
+        lasts = now - watch.missing_since >= patience
+        confirmed = watch.missing >= MISSING_CONFIRMATIONS and lasts
+        watch.due = now + MISSING_GAP_SECONDS / 2
         if not seen and not confirmed:
             return
         # A thread that exists for one run has seen it.

@@ -35,6 +35,7 @@ class _StreamClient:
 
     def __init__(self, deployment: Deployment) -> None:
         self.http: httpx.AsyncClient = deployment.connection.stream_client()
+        deployment.add_client(self.http)
 
 
 async def parts_of(

@@ -248,3 +248,14 @@ def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> D
     if isinstance(error, _WRONG_CALL):
         return InvalidRequestError(f"Could not {doing}: {said}", url=url)
     return DeploymentError(f"Could not {doing} at {url}: {said}", url=url)
+
+
+def failed_on_input(doing: str, url: str) -> InvalidRequestError:
+    """The error for an input on which the server fails each time, while it is there for others."""
+    return InvalidRequestError(
+        f"Could not {doing}: {url} fails on this input. It answers 500 whenever this is sent, and it "
+        "answers other requests meanwhile, so nothing was started and a retry would not help. Look for "
+        "a value that its database cannot hold, such as a NUL character, and into its log.",
+        status_code=500,
+        url=url,
+    )

@@ -51,6 +51,7 @@ class Pruner:
         self._waiting |= ids
         if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._prune_soon())
+            self._deployment.used_by(self._next)
         # Shielded: others wait for the same request.
         await asyncio.shield(self._next)
 
