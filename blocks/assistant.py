@@ -225,7 +225,7 @@ class LangGraphAssistant(JobBlock[Any]):
             payload={name: value for name, value in options.items() if value is not None},
             metadata=self.metadata or {},
         )
-        check_request(request)
+        request = check_request(request)
         credentials = await self._own_credentials()
         context = await context_of(await resolve(credentials))
         handle = await operations.start(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from prefect_langgraph.canonical import canonical
+from prefect_langgraph.canonical import plain
 from prefect_langgraph.errors import (
     InvalidRequestError,
 )
@@ -48,12 +49,49 @@ def check_thread_id(thread_id: object) -> str:
         ) from None
 
 
-def check_json(name: str, value: object) -> None:
-    """Refuse what is not JSON."""
+def check_json(name: str, value: Any) -> Any:
+    """Refuse what is not JSON, and return it without objects: see `plain`."""
     try:
-        canonical(value)
+        return plain(value)
     except TypeError as error:
-        raise InvalidRequestError(f"{name} is not JSON: {error}.") from None
+        said = str(error)
+        where = f"{name}{said}" if said[:1] in (".", "[", " ") else f"{name} is not JSON: {said}"
+        raise InvalidRequestError(f"{where}.") from None
+
+
+def check_command(command: Any) -> dict[str, Any]:
+    """A command as the server takes it, from a mapping or a `Command` of LangGraph.
+
+    Raises:
+        InvalidRequestError: It is neither, or has what the server does not know.
+    """
+    given = command
+    if type(command).__name__ == "Command" and not isinstance(command, Mapping):
+        if getattr(command, "graph", None) is not None:
+            raise InvalidRequestError("command: a Command with graph= is for nodes, not for a run.")
+        given = {name: getattr(command, name, None) for name in _COMMAND}
+        given = {name: value for name, value in given.items() if value is not None and value != ()}
+    if not isinstance(given, Mapping) or not set(given) <= set(_COMMAND):
+        raise InvalidRequestError(
+            "command: give a dictionary with resume, update or goto, as {'resume': answer}, or a "
+            "Command of LangGraph with those."
+        )
+    found = dict(given)
+    if "goto" in found:
+        several = isinstance(found["goto"], list | tuple)
+        sent = [_send(item) for item in (found["goto"] if several else [found["goto"]])]
+        found["goto"] = sent if several else sent[0]
+    return found
+
+
+_COMMAND = ("resume", "update", "goto")
+
+
+def _send(target: Any) -> Any:
+    """Where a command goes to, with a `Send` of LangGraph as the server takes it."""
+    if type(target).__name__ == "Send" and not isinstance(target, Mapping):
+        return {"node": target.node, "input": target.arg}
+    return target
 
 
 def check_end(end_time: datetime | None) -> None:

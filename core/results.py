@@ -11,15 +11,7 @@ from pydantic import (
     Field,
 )
 
-from prefect_langgraph.errors import (
-    FanOutError,
-    RunCancelledError,
-    RunError,
-    RunFailedError,
-    RunInterruptedError,
-    RunLostError,
-    RunTimeoutError,
-)
+from prefect_langgraph.errors import FanOutError, RunError
 from prefect_langgraph.models import Model, Origin, RunHandle, RunStatus
 
 
@@ -86,6 +78,8 @@ class RunResult(Model):
 
     def as_error(self) -> RunError | None:
         """The typed error for this result, or None when it succeeded or is on its way."""
+        from prefect_langgraph.runs.outcomes import error_of
+
         return error_of(self)
 
     def raise_for_failure(self) -> RunResult:
@@ -149,74 +143,3 @@ class FanOutResult(Model, Sequence[RunResult]):
                 self,
             )
         return self
-
-
-def error_of(result: RunResult) -> RunError | None:
-    """The typed error for a result; None when it succeeded or is on its way."""
-    handle, values, status = result.handle, result.values, result.status
-    if not status.ended or status is RunStatus.SUCCESS:
-        return None
-    if not handle.run_id:
-        return _error_of_none(result)
-    where = f"Run {handle.run_id} of {handle.assistant_id} on thread {handle.thread_id}"
-    if status is RunStatus.ERROR:
-        failure = result.error or RunFailure(error="Error")
-        return RunFailedError(
-            f"{where} failed: {failure}. The graph raised this; a retry starts a fresh run.",
-            handle=handle,
-            status=status,
-            values=values,
-            error=failure.error,
-            detail=failure.message,
-        )
-    if status is RunStatus.TIMEOUT:
-        return RunTimeoutError(
-            f"{where} was stopped by the server's own job timeout. Split the work or raise the "
-            "server's limit; a retry starts a fresh run.",
-            handle=handle,
-            status=status,
-            values=values,
-        )
-    if status is RunStatus.CANCELLED:
-        return RunCancelledError(
-            f"{where} was cancelled. A retry starts a fresh run.",
-            handle=handle,
-            status=status,
-            values=values,
-        )
-    if status is RunStatus.INTERRUPTED:
-        count = len(result.interrupts)
-        at = f"{count} interrupt{'s' if count > 1 else ''}" if count else "a static breakpoint"
-        return RunInterruptedError(
-            f"{where} stopped at {at} and waits for a person. Answer with run_on_thread(thread_id, "
-            "assistant_id, command={'resume': ...}).",
-            handle=handle,
-            status=status,
-            values=values,
-            interrupts=result.interrupts,
-        )
-    return RunLostError(
-        f"{where} is not known to {handle.url}: deleted, rolled back, expired, or never there. "
-        "A retry starts a fresh run.",
-        handle=handle,
-        status=status,
-        values=values,
-    )
-
-
-def _error_of_none(result: RunResult) -> RunError:
-    """The error for an input of a fan-out that never became a run."""
-    handle, failure = result.handle, result.error
-    if result.status is RunStatus.ERROR:
-        return RunFailedError(
-            f"A run of {handle.assistant_id} was not started: {failure}",
-            handle=handle,
-            status=result.status,
-            error=failure.error if failure is not None else None,
-            detail=failure.message if failure is not None else None,
-        )
-    return RunCancelledError(
-        f"A run of {handle.assistant_id} was never started: the fan-out stopped before its turn.",
-        handle=handle,
-        status=result.status,
-    )

@@ -10,10 +10,9 @@ from uuid import UUID
 
 from langgraph_sdk.schema import Checkpoint, ThreadState, ThreadStateSelectField
 
-from prefect_langgraph.arguments import check_choice, check_thread_id
+from prefect_langgraph.arguments import check_choice, check_json, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
-from prefect_langgraph.canonical import canonical
-from prefect_langgraph.errors import InvalidRequestError, NotFoundError
+from prefect_langgraph.errors import NotFoundError
 from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.ownership.keys import key_for
 from prefect_langgraph.ownership.tags import thread_id_of
@@ -31,13 +30,6 @@ def _patience(context: Context) -> Deadline:
     return Deadline.after(context.deployment.connection.patience_seconds)
 
 
-def _check_json(name: str, value: object) -> None:
-    try:
-        canonical(value)
-    except TypeError as error:
-        raise InvalidRequestError(f"{name} is not JSON: {error}.") from None
-
-
 async def _create(
     *,
     thread_id: str | UUID | None,
@@ -53,8 +45,8 @@ async def _create(
 ) -> str:
     check_choice("if_exists", if_exists, ("raise", "do_nothing"))
     given = check_thread_id(thread_id) if thread_id is not None else None
-    _check_json("metadata", metadata)
-    _check_json("supersteps", supersteps)
+    check_json("metadata", metadata)
+    check_json("supersteps", supersteps)
     plain = validate_headers(headers) or None
     context = await context_for(credentials)
     threads = context.deployment.client.threads
@@ -138,7 +130,7 @@ async def _update_state(
     credentials: Credentials,
 ) -> Checkpoint:
     thread = check_thread_id(thread_id)
-    _check_json("values", values)
+    check_json("values", values)
     plain = validate_headers(headers) or None
     context = await context_for(credentials)
     threads, raw = context.deployment.client.threads, values

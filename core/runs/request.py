@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from prefect_langgraph.canonical import canonical
+from prefect_langgraph.arguments import check_command, check_json
 from prefect_langgraph.errors import (
     InvalidRequestError,
 )
@@ -39,12 +39,15 @@ class RunRequest:
         return [dict(self.payload), dict(self.metadata), list((self.headers or {}).values())]
 
 
-def check_request(request: RunRequest) -> None:
-    """Refuse what is wrong with a request before it is sent."""
+def check_request(request: RunRequest) -> RunRequest:
+    """Refuse what is wrong with a request, and return it as it is to be sent, without objects."""
     if not isinstance(request.assistant_id, str) or not request.assistant_id:
         raise InvalidRequestError("assistant_id: give the assistant's id or the graph's name.")
-    for name, value in {**request.payload, "metadata": dict(request.metadata)}.items():
-        try:
-            canonical(value)
-        except TypeError as error:
-            raise InvalidRequestError(f"{name} is not JSON: {error}.") from None
+    payload = dict(request.payload)
+    if "command" in payload:
+        payload["command"] = check_command(payload["command"])
+    return replace(
+        request,
+        payload={name: check_json(name, value) for name, value in payload.items()},
+        metadata=check_json("metadata", dict(request.metadata)),
+    )

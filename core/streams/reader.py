@@ -29,7 +29,6 @@ from langgraph_sdk.sse import SSEDecoder, aiter_lines_raw
 
 from prefect_langgraph.errors import InvalidRequestError, StreamBrokenError
 from prefect_langgraph.models import RunHandle, RunStatus, StreamPart
-from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
@@ -72,8 +71,12 @@ class Position:
         if text is None or text in ("0", "0-0", "-1"):
             return cls()
         base, plus, number = text.partition("+") if isinstance(text, str) else ("", "", "")
-        if not base or (plus and not number.isdecimal()):
-            raise InvalidRequestError(f"last_event_id={text!r} is not the id of a StreamPart.")
+        # Whatever else a server's ids look like, they count something.
+        if not base[-1:].isdecimal() or (plus and not number.isdecimal()):
+            raise InvalidRequestError(
+                f"last_event_id={text!r} is not the id of a StreamPart. Give the id of the last part "
+                "that came, or '0' for the beginning."
+            )
         return cls(base, int(number or 0) + 1)
 
     @property
@@ -252,7 +255,7 @@ class StreamReader:
                 await self._sleep(pause)
 
     async def _look(self) -> RunStatus:
-        return (await self._deployment.part(Waiter).look(self._handle, deadline=self._deadline)).status
+        return (await self._deployment.waiter.look(self._handle, deadline=self._deadline)).status
 
     async def _connection(self) -> AsyncGenerator[StreamPart, None]:
         """The new parts of one connection, to its end."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from faults._books import Books
-from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
 from proxy import Proxy, run_proxy
@@ -63,7 +62,7 @@ def _books(
 ) -> Iterator[Books]:
     block = f"fault-{uuid.uuid4().hex[:12]}"
     LangGraphCredentials(url=proxy.url, patience_seconds=patience_seconds).save(block)
-    with sync_sdk(server.url) as client:
+    with LangGraphCredentials(url=server.url).get_sync_client() as client:
         books = Books(proxy, client, executions, block)
         yield books
         books.clear()

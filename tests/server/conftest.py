@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from proxy import Proxy, run_proxy
@@ -25,7 +24,7 @@ def credentials(langgraph_server: LangGraphServer) -> LangGraphCredentials:
 @pytest.fixture(scope="session")
 def client(credentials: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
     """The plain SDK: what the server itself says."""
-    with sync_sdk(credentials.url) as client:
+    with credentials.get_sync_client() as client:
         yield client
 
 
@@ -47,3 +46,20 @@ def firing_server() -> Iterator[LangGraphServer]:
     """A server of its own for crons that fire: it looks for due ones every second."""
     with run_langgraph_server(AGENT, jobs=20, env={"CRON_SCHEDULER_SLEEP_TIME": "1"}) as server:
         yield server
+
+
+GRAPHS = Path(__file__).resolve().parent / "graphs" / "langgraph.json"
+
+
+@pytest.fixture(scope="session")
+def odd_graphs() -> Iterator[LangGraphCredentials]:
+    """A block for a server of its own with graphs whose output is not their state, and others."""
+    with run_langgraph_server(GRAPHS, jobs=20) as server:
+        yield LangGraphCredentials(url=server.url)
+
+
+@pytest.fixture(scope="session")
+def odd_client(odd_graphs: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
+    """The plain SDK for `odd_graphs`."""
+    with odd_graphs.get_sync_client() as client:
+        yield client

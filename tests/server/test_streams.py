@@ -26,7 +26,6 @@ from prefect import flow, task
 from prefect.context import TaskRunContext
 from prefect.states import State
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     InvalidRequestError,
     JoinTimeoutError,
@@ -145,7 +144,7 @@ def credentials(langgraph_server: LangGraphServer) -> LangGraphCredentials:
 
 @pytest.fixture(scope="module")
 def client(credentials: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
-    with sync_sdk(credentials.url) as client:
+    with credentials.get_sync_client() as client:
         yield client
 
 

@@ -14,7 +14,6 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect import flow
 from prefect.artifacts import Artifact
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     InvalidRequestError,
     LangGraphCredentials,
@@ -45,7 +44,7 @@ def fires(firing_server: LangGraphServer) -> LangGraphCredentials:
 @pytest.fixture
 def server(fires: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
     """The plain SDK, for that server."""
-    with sync_sdk(fires.url) as client:
+    with fires.get_sync_client() as client:
         yield client
 
 
