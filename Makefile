@@ -33,10 +33,8 @@ demo: install ## Run agents on an embedded LangGraph server and an embedded Pref
 # Coverage is of the whole: chosen tests leave it out.
 test: install system ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
-	@$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered) || { \
-	  echo "make test: once more what failed, by itself: several files at a time share two cores"; \
-	  exec $(IN_VENV)/python -m pytest --last-failed --last-failed-no-failures none; \
-	}
+	@exec $(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10 \
+	  $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered)
 
 test-oldest: ## Run the tests with the oldest versions of Prefect and of the SDK that are supported
 	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS="constraints-oldest.txt constraints.txt"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import httpx
 from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
 from prefect.blocks.core import Block
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.types import SecretDict
 from pydantic import (
     ConfigDict,
@@ -24,6 +28,7 @@ from pydantic import (
 
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy, validate_headers
+from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import OneValue, refuse_quietly
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.loop import io_loop
@@ -35,6 +40,10 @@ _KEY_VARIABLES = ("LANGGRAPH_API_KEY", "LANGSMITH_API_KEY", "LANGCHAIN_API_KEY")
 _URL_VARIABLES = ("LANGGRAPH_API_URL", "LANGGRAPH_URL")
 # Long enough for a .map of thousands to ask Prefect once, short enough for a rotated key.
 _REMEMBER_SECONDS = 60.0
+_READ_AGAIN_SECONDS = 5.0
+_REMEMBERED_ADDRESSES = 1000
+# What Prefect's API gives in place of a block: refusals, no answer, and answers that are no JSON.
+_UNREADABLE = (PrefectException, httpx.HTTPError, ValueError)
 
 
 def is_for_another_process(info: SerializationInfo) -> bool:
@@ -265,6 +274,7 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
 Credentials = LangGraphCredentials | str | None
 """A block, a saved block's name, or None for the saved block named `default`."""
 
+# By name: the block, and until when it is not read again.
 _loaded: dict[str, tuple[float, LangGraphCredentials]] = {}
 _unsaved: dict[str, list[LangGraphCredentials]] = {}
 
@@ -278,30 +288,70 @@ async def resolve(credentials: Credentials) -> Connection:
     if isinstance(credentials, LangGraphCredentials):
         block = await _with_secrets(credentials)
         if block.saved_name is None:
-            known = _unsaved.setdefault(block.url, [])
-            if block not in known:
-                known.append(block)
-        return block.connection()
+            _remember_unsaved(block)
+        return _rereadable(block)
     if credentials is not None and not isinstance(credentials, str):
         raise InvalidRequestError(
             f"credentials is a {type(credentials).__name__}: give a LangGraphCredentials block, the "
             "name of a saved one, or None for the one named 'default'."
         )
-    return (await _saved(credentials or DEFAULT_BLOCK)).connection()
+    return _rereadable(await _saved(credentials or DEFAULT_BLOCK))
+
+
+def _remember_unsaved(block: LangGraphCredentials) -> None:
+    """Remember a block for the handles that are made with it, which hold its address only."""
+    known = _unsaved.pop(block.url, [])
+    # Which of several is meant a handle cannot tell, so that two are as good as a thousand.
+    _unsaved[block.url] = known if block in known else [*known, block][-2:]
+    while len(_unsaved) > _REMEMBERED_ADDRESSES:
+        del _unsaved[next(iter(_unsaved))]
+
+
+def _rereadable(block: LangGraphCredentials) -> Connection:
+    """The connection of a block, which finds the block's new secrets should the old ones be refused."""
+    connection = block.connection()
+    if block.saved_name is None:
+        return connection
+    return replace(connection, reread=partial(_reread, block.saved_name))
+
+
+async def _reread(name: str) -> Connection | None:
+    """The connection of a block as it is saved now; None where that cannot be learned."""
+    try:
+        return _rereadable(await _load(name))
+    except (LangGraphError, *_UNREADABLE):
+        return None
+
+
+async def _load(name: str) -> LangGraphCredentials:
+    try:
+        block = await LangGraphCredentials.aload(name)
+    except ValueError as error:
+        if not isinstance(error.__cause__, ObjectNotFound):
+            raise
+        raise LangGraphError(
+            f"There is no saved LangGraphCredentials block named {name!r}. Save one with "
+            f"LangGraphCredentials(url=...).save({name!r}), or give credentials=."
+        ) from error
+    _loaded[name] = (time.monotonic() + _REMEMBER_SECONDS, block)
+    return block
 
 
 async def _saved(name: str) -> LangGraphCredentials:
-    remembered = _loaded.get(name)
-    if remembered is None or time.monotonic() - remembered[0] > _REMEMBER_SECONDS:
-        try:
-            block = await LangGraphCredentials.aload(name)
-        except ValueError as error:
-            raise LangGraphError(
-                f"There is no saved LangGraphCredentials block named {name!r}. Save one with "
-                f"LangGraphCredentials(url=...).save({name!r}), or give credentials=."
-            ) from error
-        remembered = _loaded[name] = (time.monotonic(), block)
-    return remembered[1]
+    good_until, remembered = _loaded.get(name, (0.0, None))
+    if remembered is not None and time.monotonic() < good_until:
+        return remembered
+    try:
+        return await _load(name)
+    except _UNREADABLE as error:
+        if remembered is None:
+            raise
+        # What was read before is likely still right; where it is not, the deployment says so.
+        run_logger().warning(
+            "The block %r could not be read again (%s); going on as it was", name, type(error).__name__
+        )
+        _loaded[name] = (time.monotonic() + _READ_AGAIN_SECONDS, remembered)
+        return remembered
 
 
 async def _with_secrets(block: LangGraphCredentials) -> LangGraphCredentials:
@@ -343,7 +393,7 @@ async def resolve_for(url: str, name: str | None, credentials: Credentials) -> C
                 f"The handle was made with a block that was not saved, and for {url} this process "
                 f"knows {reason}. Give credentials=, or save the block and use its name."
             )
-        connection = known[0].connection()
+        connection = _rereadable(known[0])
     if connection.url != url:
         raise InvalidRequestError(
             f"The handle belongs to {url}, and the credentials lead to {connection.url}.", url=url

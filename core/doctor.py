@@ -28,6 +28,7 @@ from prefect_langgraph.ownership.owner import prefect_api
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.pruning import Pruner
 
 CheckStatus = Literal["ok", "warn", "fail"]
 
@@ -319,7 +320,7 @@ class Examination:
                 ask, doing="see which headers arrive", deadline=self._deadline
             )
         finally:
-            await asyncio.shield(self._deployment.pruner.prune([thread_id]))
+            await asyncio.shield(self._deployment.part(Pruner).prune([thread_id]))
         if not isinstance(config, Mapping):
             return None
         return {str(name).lower() for name in (config.get("configurable") or {})}

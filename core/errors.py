@@ -14,7 +14,8 @@
     │   ├── AuthenticationError   401, 403
     │   ├── NotFoundError         404
     │   ├── ThreadBusyError       409 on a run
-    │   ├── InvalidRequestError   400, 409, 413, 422, and bad input found before a request
+    │   ├── InvalidRequestError   400, 409, 413, 422, bad input found before a request, and an input
+    │   │                         on which the server fails each time (500)
     │   ├── RateLimitedError      429 that outlasted the deadline
     │   └── UnreachableError      no answer, or a 5xx, that outlasted the deadline
     ├── ScheduleError             a schedule that a Deploy cron cannot express
@@ -51,6 +52,10 @@ class LangGraphError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.message, dict(self.__dict__)))
+
+    def with_more(self, sentence: str) -> LangGraphError:
+        """The same error with a further sentence in its message."""
+        return _rebuild(type(self), f"{self.message} {sentence}", dict(self.__dict__))
 
 
 def _rebuild(cls: type[LangGraphError], message: str, attributes: dict[str, Any]) -> LangGraphError:

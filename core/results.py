@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, overload
 
@@ -11,7 +11,15 @@ from pydantic import (
     Field,
 )
 
-from prefect_langgraph.errors import FanOutError, RunError
+from prefect_langgraph.errors import (
+    FanOutError,
+    RunCancelledError,
+    RunError,
+    RunFailedError,
+    RunInterruptedError,
+    RunLostError,
+    RunTimeoutError,
+)
 from prefect_langgraph.models import Model, Origin, RunHandle, RunStatus
 
 
@@ -78,8 +86,6 @@ class RunResult(Model):
 
     def as_error(self) -> RunError | None:
         """The typed error for this result, or None when it succeeded or is on its way."""
-        from prefect_langgraph.runs.outcomes import error_of
-
         return error_of(self)
 
     def raise_for_failure(self) -> RunResult:
@@ -143,3 +149,90 @@ class FanOutResult(Model, Sequence[RunResult]):
                 self,
             )
         return self
+
+
+def error_of(result: RunResult) -> RunError | None:
+    """The typed error for a result; None when it succeeded or is on its way."""
+    handle, values, status = result.handle, result.values, result.status
+    if not status.ended or status is RunStatus.SUCCESS:
+        return None
+    if not handle.run_id:
+        return _error_of_none(result)
+    where = f"Run {handle.run_id} of {handle.assistant_id} on thread {handle.thread_id}"
+    if status is RunStatus.ERROR:
+        failure = result.error or RunFailure(error="Error")
+        return RunFailedError(
+            f"{where} failed: {failure}. The graph raised this; a retry starts a fresh run.",
+            handle=handle,
+            status=status,
+            values=values,
+            error=failure.error,
+            detail=failure.message,
+        )
+    if status is RunStatus.TIMEOUT:
+        return RunTimeoutError(
+            f"{where} was stopped by the server's own job timeout. Split the work or raise the "
+            "server's limit; a retry starts a fresh run.",
+            handle=handle,
+            status=status,
+            values=values,
+        )
+    if status is RunStatus.CANCELLED:
+        return RunCancelledError(
+            f"{where} was cancelled. A retry starts a fresh run.",
+            handle=handle,
+            status=status,
+            values=values,
+        )
+    if status is RunStatus.INTERRUPTED:
+        count = len(result.interrupts)
+        at = f"{count} interrupt{'s' if count > 1 else ''}" if count else "a static breakpoint"
+        return RunInterruptedError(
+            f"{where} stopped at {at} and waits for a person. {_how_to_answer(result.interrupts)}",
+            handle=handle,
+            status=status,
+            values=values,
+            interrupts=result.interrupts,
+        )
+    return RunLostError(
+        f"{where} is not known to {handle.url}: deleted, rolled back, expired, or never there. "
+        "A retry starts a fresh run.",
+        handle=handle,
+        status=status,
+        values=values,
+    )
+
+
+_SHOWN_INTERRUPTS = 10
+
+
+def _how_to_answer(interrupts: Sequence[Mapping[str, Any]]) -> str:
+    """What to do about interrupts: the server takes one answer to several only by their ids."""
+    call = "run_on_thread(thread_id, assistant_id, command={'resume': %s})"
+    if len(interrupts) < 2:
+        return f"Answer with {call % '...'}."
+    ids = [str(item.get("id")) for item in interrupts]
+    shown = ", ".join(f"'{interrupt_id}': ..." for interrupt_id in ids[:_SHOWN_INTERRUPTS])
+    more = ", ..." if len(ids) > _SHOWN_INTERRUPTS else ""
+    return (
+        f"Answer each by its id with {call % f'{{{shown}{more}}}'}; those that get no answer go on "
+        "waiting."
+    )
+
+
+def _error_of_none(result: RunResult) -> RunError:
+    """The error for an input of a fan-out that never became a run."""
+    handle, failure = result.handle, result.error
+    if result.status is RunStatus.ERROR:
+        return RunFailedError(
+            f"A run of {handle.assistant_id} was not started: {failure}",
+            handle=handle,
+            status=result.status,
+            error=failure.error if failure is not None else None,
+            detail=failure.message if failure is not None else None,
+        )
+    return RunCancelledError(
+        f"A run of {handle.assistant_id} was never started: the fan-out stopped before its turn.",
+        handle=handle,
+        status=result.status,
+    )

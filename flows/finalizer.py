@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
@@ -24,13 +27,13 @@ from prefect_langgraph.cleanup.release import ReleaseReport, release_flow_run, s
 from prefect_langgraph.cleanup.report import log_release, released
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.logs import LoggerOrAdapter
-from prefect_langgraph.ownership.heartbeat import DEFAULT_LEASE_SECONDS
-from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.ownership.heartbeat import DEFAULT_LEASE_SECONDS, Leases
+from prefect_langgraph.ownership.owner import Owner, prefect_api
 from prefect_langgraph.ownership.tags import FINALIZER_MARK
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import deployment_for
-from prefect_langgraph.transport.loop import io_loop
+from prefect_langgraph.transport.loop import Call, io_loop
 
 F = TypeVar("F", bound=Flow[..., Any])
 Place = LangGraphCredentials | str | None
@@ -80,21 +83,23 @@ def with_finalizer(
     with the flow run as related resource. Running it twice, or beside a sweep, is safe. A step that
     fails is logged and the others go on; the sweep finds what is left.
 
-    While the flow runs, its process renews a lease on each deployment it uses, by which the sweep
-    learns that process and worker died together.
+    From the start of each execution the flow's process renews a lease on each of these deployments, by
+    which the sweep learns that process and worker died together.
 
     Args:
         credentials: A saved block's name, a block, or a list of them, for every deployment that the
             flow uses. None is the block named `default`.
         cancel_unfinished: True also cancels active runs after a completion.
         parameter: The flow's own parameter that names the block, for flows that get it from their
-            caller. Used beside `credentials`, or instead when that is None.
+            caller; its default counts where the caller gave none. Used beside `credentials`, or instead
+            when that is None.
         max_wait_seconds: How long the release may take, wall clock.
         lease_seconds: How long the flow run's process counts as alive without a sign of life. Matters
             only when it dies together with its worker.
 
     Raises:
-        InvalidRequestError: It decorates something that is not a flow, or an argument is wrong.
+        InvalidRequestError: It decorates something that is not a flow, the flow does not have that
+            parameter, or an argument is wrong.
 
     Example:
         >>> from prefect import flow
@@ -138,14 +143,7 @@ def finalized(
         max_wait_seconds: As in `with_finalizer`.
         lease_seconds: As in `with_finalizer`.
     """
-    hook = _hook(
-        places,
-        parameter,
-        connect or connection_of,
-        cancel_unfinished=cancel_unfinished,
-        max_wait_seconds=max_wait_seconds,
-        lease_seconds=lease_seconds,
-    )
+    where = _Where(tuple(places), parameter, connect or connection_of)
 
     def decorate(flow: F) -> F:
         if not isinstance(flow, Flow):
@@ -153,11 +151,54 @@ def finalized(
                 f"with_finalizer got a {type(flow).__name__} and not a flow: put @with_finalizer(...) "
                 "above @flow."
             )
-        for add in (flow.on_completion, flow.on_failure, flow.on_cancellation, flow.on_crashed):
-            add(hook)
+        where.check(flow)
+        release = _release_hook(
+            where, cancel_unfinished=cancel_unfinished, max_wait_seconds=max_wait_seconds
+        )
+        setattr(release, FINALIZER_MARK, float(lease_seconds))
+        # New lists: Prefect shares those it was given with other flows, and with copies of this one.
+        flow.on_completion_hooks = [*(flow.on_completion_hooks or ()), release]
+        flow.on_failure_hooks = [*(flow.on_failure_hooks or ()), release]
+        flow.on_cancellation_hooks = [*(flow.on_cancellation_hooks or ()), release]
+        flow.on_crashed_hooks = [*(flow.on_crashed_hooks or ()), release]
+        flow.on_running_hooks = [_heartbeat_hook(where, lease_seconds), *(flow.on_running_hooks or ())]
         return flow
 
     return decorate
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Which deployments a flow run uses.
+
+    Attributes:
+        places: Those that the decorator named.
+        parameter: The flow's parameter that names one, or None.
+        connect: Turns a place, or the parameter's value, into a connection.
+    """
+
+    places: tuple[Place, ...]
+    parameter: str | None
+    connect: Connect
+
+    def check(self, flow: Flow[..., Any]) -> None:
+        names = list(inspect.signature(flow.fn).parameters)
+        if self.parameter is not None and self.parameter not in names:
+            raise InvalidRequestError(
+                f"with_finalizer(parameter={self.parameter!r}): flow {flow.name!r} does not have that "
+                f"parameter. It has {', '.join(names) or 'none'}."
+            )
+
+    def of(self, flow: Flow[..., Any], flow_run: FlowRun) -> list[Any]:
+        """Every place of a flow run."""
+        if self.parameter is None:
+            return [*self.places]
+        # A deployment's flow run has only the parameters that were given; the signature has the rest.
+        default = inspect.signature(flow.fn).parameters[self.parameter].default
+        named = flow_run.parameters.get(
+            self.parameter, None if default is inspect.Parameter.empty else default
+        )
+        return [*self.places, named]
 
 
 def _places(credentials: Any) -> list[Place]:
@@ -179,33 +220,86 @@ def _places(credentials: Any) -> list[Place]:
     return places
 
 
-def _hook(
-    places: Sequence[Place],
-    parameter: str | None,
-    connect: Connect,
-    *,
-    cancel_unfinished: bool,
-    max_wait_seconds: float,
-    lease_seconds: float,
+def _release_hook(
+    where: _Where, *, cancel_unfinished: bool, max_wait_seconds: float
 ) -> FlowStateHook[..., Any]:
     async def release_langgraph(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
         await io_loop().arun(
             _release,
-            [*places, *([flow_run.parameters.get(parameter)] if parameter is not None else [])],
-            connect,
+            where,
             flow,
             flow_run,
             cancel_runs=cancel_unfinished or not state.is_completed(),
             max_wait_seconds=max_wait_seconds,
         )
 
-    setattr(release_langgraph, FINALIZER_MARK, float(lease_seconds))
     return release_langgraph
 
 
+def _heartbeat_hook(where: _Where, lease_seconds: float) -> FlowStateHook[..., Any]:
+    def show_langgraph_sign_of_life(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+        begin_heartbeat(where, flow, flow_run, lease_seconds)
+
+    return show_langgraph_sign_of_life
+
+
+# A hook is pickled by value with what it names, so this is named by functions of this module alone.
+_beginning: dict[UUID, Call[None]] = {}
+
+
+def begin_heartbeat(
+    where: _Where, flow: Flow[..., Any], flow_run: FlowRun, lease_seconds: float
+) -> None:
+    """Begin to show that the process of this execution lives, without keeping the flow waiting."""
+    call = io_loop().begin(_begin_heartbeat, where, flow, flow_run, lease_seconds)
+    _beginning[flow_run.id] = call
+
+    def forget(_: Future[None]) -> None:
+        if _beginning.get(flow_run.id) is call:
+            del _beginning[flow_run.id]
+
+    call.outcome.add_done_callback(forget)
+
+
+async def _begin_heartbeat(
+    where: _Where, flow: Flow[..., Any], flow_run: FlowRun, lease_seconds: float
+) -> None:
+    try:
+        # What the hook was given is from before this execution, and so is its count of attempts.
+        async with get_client() as client:
+            row = await client.read_flow_run(flow_run.id)
+        owner = await _owner(row, lease_seconds).with_root()
+        for place in where.of(flow, row):
+            deployment_for(await where.connect(place)).part(Leases).keep(owner)
+    except Exception as error:  # noqa: BLE001 - the flow itself goes on, and its first call tries again
+        flow_run_logger(flow_run, flow).warning(
+            "The sweep cannot see yet that this flow run lives (%s)", type(error).__name__
+        )
+
+
+async def _end_heartbeat_that_begins(flow_run_id: UUID, deadline: Deadline) -> None:
+    """Let no sign of life begin after the end."""
+    call = _beginning.get(flow_run_id)
+    if call is not None:
+        call.cancel()
+        await asyncio.wait([asyncio.wrap_future(call.outcome)], timeout=deadline.remaining())
+
+
+def _owner(row: FlowRun, lease_seconds: float | None = None) -> Owner:
+    return Owner(
+        flow_run_id=str(row.id),
+        attempt=row.run_count,
+        # A flow run that a parent started as a deployment runs by itself: it is a root of its own.
+        is_subflow=row.parent_task_run_id is not None and row.deployment_id is None,
+        deployment_id=str(row.deployment_id) if row.deployment_id else None,
+        api=prefect_api(),
+        finalized=True,
+        lease_seconds=lease_seconds,
+    )
+
+
 async def _release(
-    places: Sequence[Any],
-    connect: Connect,
+    where: _Where,
     flow: Flow[..., Any],
     flow_run: FlowRun,
     *,
@@ -216,13 +310,15 @@ async def _release(
     logger = flow_run_logger(flow_run, flow)
     if await _goes_on(flow_run, logger, deadline):
         return
+    await _end_heartbeat_that_begins(flow_run.id, deadline)
     keep_finished = await _may_be_adopted(flow_run, logger, deadline)
+    places = where.of(flow, flow_run)
 
     async def at(place: Any) -> ReleaseReport:
         try:
             async with asyncio.timeout(deadline.remaining()):
-                deployment = deployment_for(await connect(place))
-                await deployment.leases.end(str(flow_run.id), deadline=deadline)
+                deployment = deployment_for(await where.connect(place))
+                await deployment.part(Leases).end(str(flow_run.id), deadline=deadline)
             return await release_flow_run(
                 deployment,
                 str(flow_run.id),
@@ -293,7 +389,7 @@ async def _may_be_adopted(flow_run: FlowRun, logger: LoggerOrAdapter, deadline: 
     """True for a subflow whose surrounding flow run may be executed again and run it again."""
     if flow_run.parent_task_run_id is None or flow_run.deployment_id is not None:
         return False
-    owner = Owner(flow_run_id=str(flow_run.id), attempt=flow_run.run_count, is_subflow=True)
+    owner = _owner(flow_run)
     try:
         async with asyncio.timeout(_ask_seconds(deadline)), get_client() as client:
             root = (await owner.with_root()).root

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from uuid import UUID
 
+import anyio
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -18,9 +20,10 @@ from prefect_langgraph.errors import InvalidRequestError, RateLimitedError, Unre
 from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.ownership.owner import caller_task_run
-from prefect_langgraph.runs.call import Context, context_of
+from prefect_langgraph.runs.call import Context, Undo, context_of, undone_if_interrupted
 from prefect_langgraph.runs.request import RunRequest, check_request
 from prefect_langgraph.tasks._generators import AsyncSteps, SyncSteps
+from prefect_langgraph.transport.loop import io_loop
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +58,7 @@ class LangGraphTask(Task[P, R]):
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             caller = _caller()
-            with _called_from(caller):
+            with _called_from(caller), _undone_if_interrupted():
                 result = super().__call__(*args, **kwargs)
             if inspect.isgenerator(result):
                 return SyncSteps(result, _caller)
@@ -95,9 +98,36 @@ def _called_from(caller: tuple[str, int] | None) -> Iterator[None]:
         caller_task_run.reset(token)
 
 
+@contextmanager
+def _undone_if_interrupted() -> Iterator[None]:
+    """Undo what the call has made, when its caller is interrupted before Prefect hands it over."""
+    undos: list[Undo] = []
+    token = undone_if_interrupted.set(undos)
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        for undo in undos:
+            io_loop().run(undo)
+        raise
+    finally:
+        undone_if_interrupted.reset(token)
+
+
 async def _await(result: Awaitable[R], caller: tuple[str, int] | None) -> R:
-    with _called_from(caller):
-        return await result
+    undos: list[Undo] = []
+    token = undone_if_interrupted.set(undos)
+    try:
+        with _called_from(caller):
+            return await result
+    except asyncio.CancelledError:
+        for undo in undos:
+            with anyio.CancelScope(shield=True):
+                await io_loop().arun(undo)
+        raise
+    finally:
+        undone_if_interrupted.reset(token)
 
 
 def langgraph_task(name: str, *, run_name: RunName) -> Callable[[Callable[P, R]], LangGraphTask[P, R]]:

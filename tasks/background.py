@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from prefect_langgraph.headers import HeaderValue
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import operations
-from prefect_langgraph.runs.call import CancelAction, OnTimeout
+from prefect_langgraph.runs.call import CancelAction, OnTimeout, undo_if_interrupted
 from prefect_langgraph.tasks._task import (
     context_for,
     context_for_handle,
@@ -53,8 +54,9 @@ async def _start(
     deadline = Deadline.after(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
     request = request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
-    return await operations.start(
-        await context_for(credentials),
+    context = await context_for(credentials)
+    handle = await operations.start(
+        context,
         request,
         operation="start_run",
         thread_id=thread,
@@ -63,6 +65,8 @@ async def _start(
         once=once,
         detached=detached,
     )
+    undo_if_interrupted(partial(operations.let_go, context, handle))
+    return handle
 
 
 async def _get(handle: RunHandle, *, credentials: Credentials) -> RunResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from prefect_langgraph.crons.request import CRON_OWNER, build, check_payload, re
 from prefect_langgraph.crons.search import pages
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.headers import validate_headers
-from prefect_langgraph.runs.call import Context, context_of
+from prefect_langgraph.runs.call import Context, context_of, undo_if_interrupted
 from prefect_langgraph.schedules import ScheduleLike
 from prefect_langgraph.tasks._task import context_for, langgraph_task
 from prefect_langgraph.transport.loop import io_loop
@@ -34,13 +35,16 @@ async def _create(
     **options: Any,
 ) -> CronHandle:
     request = build(assistant_id, schedule, **options)
-    return await operations.create(
-        await context_for(credentials),
+    context = await context_for(credentials)
+    cron = await operations.create(
+        context,
         request,
         idempotency_key=idempotency_key,
         once=once,
         detached=detached,
     )
+    undo_if_interrupted(partial(operations.delete, context, cron))
+    return cron
 
 
 @langgraph_task("create_cron", run_name="create cron of {assistant_id}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from prefect_langgraph.many_runs.engine import FanOut
 from prefect_langgraph.many_runs.join import OnFailure
 from prefect_langgraph.models import RunHandle, RunItem
 from prefect_langgraph.results import FanOutResult
-from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
+from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout, undo_if_interrupted
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.tasks._task import context_for, context_for_handle, langgraph_task, request_of
 from prefect_langgraph.transport.deadline import Deadline
@@ -152,6 +153,7 @@ async def _start(
         detached=detached,
     )
     handles = await fan_out.start()
+    undo_if_interrupted(partial(fan_out.cancel, handles))
     origins = Counter(handle.origin for handle in handles)
     shown = ", ".join(f"{count} {origin}" for origin, count in sorted(origins.items()))
     context.logger.info("%s: %s", counted(len(handles), "run"), shown or "none to start")

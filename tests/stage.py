@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import NotFoundError
@@ -28,7 +29,9 @@ from prefect_langgraph.ownership.keys import Key
 from prefect_langgraph.ownership.tags import thread_id_of
 from scenarios import Scenario
 
-PLAY_SECONDS = 100
+T = TypeVar("T")
+
+PLAY_SECONDS = 600  # a play that hangs: no play takes so long on the slowest machine
 PLAYS_AT_ONCE = 12
 POLL_SECONDS = 0.1
 EXACT = 8  # a waiter with more watches than this asks about them together
@@ -71,7 +74,7 @@ class Stage:
         play = self._play_crowd(group) if len(group) > 1 else self._play_single(group[0])
         try:
             async with self._slots:
-                return {**await asyncio.wait_for(play, PLAY_SECONDS)}
+                return await asyncio.wait_for(play, PLAY_SECONDS)
         except Exception as error:  # noqa: BLE001 - shown by the scenario's own test
             return dict.fromkeys(group, error)
 
@@ -80,25 +83,39 @@ class Stage:
         self._plays += 1
         return LangGraphCredentials(url=self.url, timeout_seconds=60 + self._plays // EXACT)
 
-    async def _play_crowd(self, crowd: list[Scenario]) -> dict[Scenario, Seen]:
+    async def _play_crowd(self, crowd: list[Scenario]) -> dict[Scenario, Seen | BaseException]:
+        """Play all together; one that cannot be brought about is told of itself, and ends no other."""
         credentials = self._many
-        handles = await asyncio.gather(*(self._start(item, credentials) for item in crowd))
-        pairs = list(zip(crowd, handles, strict=True))
-        early = bool(crowd) and crowd[0].moment in ("before", "during")
-        join = ajoin_runs(list(handles), credentials=credentials, on_failure="collect")
-        if early:
-            await asyncio.gather(
-                *(self._until_begun(*pair) for pair in pairs if pair[0].moment == "during")
-            )
+        faults: dict[Scenario, BaseException] = {}
+
+        async def isolated(item: Scenario, step: Coroutine[Any, Any, T]) -> T | None:
+            try:
+                return await step
+            except Exception as error:  # noqa: BLE001 - shown by the scenario's own test
+                faults[item] = error
+                return None
+
+        started = await asyncio.gather(
+            *(isolated(item, self._start(item, credentials)) for item in crowd)
+        )
+        pairs = [(item, handle) for item, handle in zip(crowd, started, strict=True) if handle]
+        if crowd[0].moment in ("before", "during"):
+            during = [pair for pair in pairs if pair[0].moment == "during"]
+            await asyncio.gather(*(isolated(pair[0], self._until_begun(*pair)) for pair in during))
+            handles = [handle for _, handle in pairs]
+            join = ajoin_runs(handles, credentials=credentials, on_failure="collect")
             joining = asyncio.ensure_future(join)
-            await asyncio.gather(*(self._end(*pair) for pair in pairs))
+            await asyncio.gather(*(isolated(pair[0], self._end_or_delete(*pair)) for pair in pairs))
             results = await joining
         else:
-            await asyncio.gather(*(self._end_and_go_on(*pair) for pair in pairs))
-            results = await join
-        return {item: _seen(result) for item, result in zip(crowd, results, strict=True)}
+            await asyncio.gather(*(isolated(pair[0], self._end_and_go_on(*pair)) for pair in pairs))
+            pairs = [pair for pair in pairs if pair[0] not in faults]
+            handles = [handle for _, handle in pairs]
+            results = await ajoin_runs(handles, credentials=credentials, on_failure="collect")
+        seen = {item: _seen(result) for (item, _), result in zip(pairs, results, strict=True)}
+        return {**seen, **faults}
 
-    async def _play_single(self, scenario: Scenario) -> dict[Scenario, Seen]:
+    async def _play_single(self, scenario: Scenario) -> dict[Scenario, Seen | BaseException]:
         credentials = self._few()
         if scenario.way == "run":
             return {scenario: await self._play_run(scenario, credentials)}
@@ -196,6 +213,14 @@ class Stage:
         else:
             action: Any = "rollback" if ending == "rollback" else "interrupt"
             await self.client.runs.cancel(handle.thread_id, handle.run_id, action=action)
+
+    async def _end_or_delete(self, scenario: Scenario, handle: RunHandle) -> None:
+        """Bring about what ends a run; where that fails, no join is to wait for it."""
+        try:
+            await self._end(scenario, handle)
+        except BaseException:
+            await self.client.threads.delete(handle.thread_id)
+            raise
 
     async def _end_and_go_on(self, scenario: Scenario, handle: RunHandle) -> None:
         """See a run end, and let the thread see what the scenario says."""

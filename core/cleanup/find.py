@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from langgraph_sdk.schema import CronSelectField, RunSelectField, RunStatus, ThreadSelectField
+from prefect.logging import get_logger
 
-from prefect_langgraph.errors import InvalidRequestError, NotFoundError
+from prefect_langgraph.errors import DeploymentError, InvalidRequestError, NotFoundError
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.models import RunStatus as Outcome
 from prefect_langgraph.ownership.tags import (
@@ -28,6 +29,7 @@ from prefect_langgraph.ownership.tags import (
     TARGET_THREAD,
 )
 from prefect_langgraph.runs import outcomes
+from prefect_langgraph.runs.lookup import Lookup
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
@@ -42,6 +44,7 @@ Row = Mapping[str, Any]
 PAGE = 1000
 
 _CONCURRENCY = 16
+_NO_CRONS = (403, 404, 501)  # forbidden by the server's own rules, older than crons, or left out
 
 # Pending first: a run that begins meanwhile is then seen twice rather than never.
 _ACTIVE: tuple[RunStatus, ...] = ("pending", "running")
@@ -231,8 +234,12 @@ async def _crons(deployment: Deployment, tags: Tags, deadline: Deadline) -> list
 
     try:
         rows = await _paged(deployment, ask, "cron_id", "look for the flow run's crons", deadline)
-    except NotFoundError:
-        return []  # a server without crons
+    except DeploymentError as error:
+        if error.status_code not in _NO_CRONS:
+            raise
+        # Where nobody may look for crons nobody could make one either.
+        get_logger("langgraph").debug("%s has no crons here (%d)", deployment.url, error.status_code)
+        return []
     return [
         OwnedCron(row["cron_id"], row.get("thread_id"), metadata, _time(row.get("updated_at")))
         for row in rows
@@ -359,7 +366,9 @@ async def busy_among(deployment: Deployment, ids: Sequence[str], deadline: Deadl
     busy: list[str] = []
     for start in range(0, len(ids), PAGE):
         page = ids[start : start + PAGE]
-        rows = await _bounded(deployment.lookup.threads(page, select=["thread_id", "status"]), deadline)
+        rows = await _bounded(
+            deployment.part(Lookup).threads(page, select=["thread_id", "status"]), deadline
+        )
         busy += page if rows is None else [r["thread_id"] for r in rows if r["status"] == "busy"]
     return busy
 
@@ -369,11 +378,11 @@ async def _waiting(deployment: Deployment, ids: Sequence[str], deadline: Deadlin
     waiting: set[str] = set()
     start = 0
     while start < len(ids):
-        page = ids[start : start + deployment.lookup.fetch_size]
+        page = ids[start : start + deployment.part(Lookup).fetch_size]
         start += len(page)
-        rows = await _bounded(deployment.lookup.threads(page), deadline)
+        rows = await _bounded(deployment.part(Lookup).threads(page), deadline)
         if rows is None:
-            asked = await each(page, lambda thread: deployment.lookup.thread(thread, deadline))
+            asked = await each(page, lambda thread: deployment.thread(thread, deadline))
             rows = [row for row in asked if row is not None]
         waiting |= {row["thread_id"] for row in rows if _waits(row)}
     return frozenset(waiting)

@@ -29,6 +29,7 @@ from prefect_langgraph.errors import DeploymentError, NotFoundError
 from prefect_langgraph.ownership.heartbeat import is_lease
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.pruning import Pruner
 
 SETTLE_SECONDS = 5.0
 """How long cancelled runs get to stop before their threads are deleted under them."""
@@ -258,7 +259,9 @@ class _Work:
     async def delete_threads(self, thread_ids: Sequence[str]) -> None:
         for start in range(0, len(thread_ids), PAGE):
             page = thread_ids[start : start + PAGE]
-            if await self._step(f"delete {len(page)} threads", self._deployment.pruner.prune(page)):
+            if await self._step(
+                f"delete {len(page)} threads", self._deployment.part(Pruner).prune(page)
+            ):
                 self.deleted |= dict.fromkeys(page)
 
 

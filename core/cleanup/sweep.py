@@ -28,6 +28,7 @@ from prefect_langgraph.ownership.tags import FLOW_RUN_ID, ROOT_FLOW_RUN_ID
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
+_ACTIVE = (StateType.RUNNING, StateType.CANCELLING)
 _PAGE = 200  # what Prefect answers for at once, unless it was set otherwise
 
 
@@ -203,17 +204,33 @@ async def flow_runs(ids: Sequence[str]) -> dict[str, FlowRunFacts | None]:
 async def _page(client: PrefectClient, ids: Sequence[str]) -> dict[str, FlowRunFacts | None]:
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(name) for name in ids]))
     rows = await client.read_flow_runs(flow_run_filter=wanted)
-    return {str(row.id): _facts(row) for row in rows}
+    return {
+        str(row.id): _facts(row, since)
+        for row, since in zip(rows, await each(rows, partial(_running_since, client)), strict=True)
+    }
 
 
 async def _alone(client: PrefectClient, flow_run_id: str) -> FlowRunFacts | None:
     try:
-        return _facts(await client.read_flow_run(UUID(flow_run_id)))
+        row = await client.read_flow_run(UUID(flow_run_id))
+        return _facts(row, await _running_since(client, row))
     except ObjectNotFound:
         return None
 
 
-def _facts(row: FlowRun) -> FlowRunFacts:
+async def _running_since(client: PrefectClient, row: FlowRun) -> datetime | None:
+    """When the present execution began; None when there is none."""
+    state = row.state
+    if state is None or state.type not in _ACTIVE:
+        return None
+    if state.type is StateType.RUNNING:
+        return state.timestamp
+    # It was running before somebody wanted it cancelled.
+    states = await client.read_flow_run_states(row.id)
+    return max((one.timestamp for one in states if one.type is StateType.RUNNING), default=None)
+
+
+def _facts(row: FlowRun, running_since: datetime | None) -> FlowRunFacts:
     state = row.state
     ended = state is not None and state.is_final()
     return FlowRunFacts(
@@ -221,6 +238,7 @@ def _facts(row: FlowRun) -> FlowRunFacts:
         state=state.name or str(state.type) if state is not None else "without a state",
         ended=ended,
         ended_at=(row.end_time or (state.timestamp if state is not None else None)) if ended else None,
-        active=state is not None and state.type in (StateType.RUNNING, StateType.CANCELLING),
+        active=state is not None and state.type in _ACTIVE,
         attempt=row.run_count,
+        running_since=running_since,
     )

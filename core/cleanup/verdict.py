@@ -2,8 +2,9 @@
 
 Invariants:
 - Only what Prefect surely says is a reason to release: ended, or not found when asked for by itself. A
-  flow run that Prefect calls running is dead only when its process kept a lease for this very attempt
-  and let it run out.
+  flow run that Prefect calls running is dead only when its process showed signs of life since it is
+  running, and then stopped. An older sign of life is of another execution and says nothing: between the
+  two the flow run was suspended, rescheduled or retried, and its process is another one.
 - What a subflow left waits for the flow run around it, which may execute the subflow again.
 """
 
@@ -26,7 +27,8 @@ class FlowRunFacts:
         ended: True in a final state.
         ended_at: Since when, or None when Prefect does not say.
         active: True when a process is at work on it, as far as Prefect knows.
-        attempt: Which execution it is in.
+        attempt: Which attempt it is in. A resumed flow run is in the attempt that was suspended.
+        running_since: When its present execution began, or None when Prefect does not say.
     """
 
     name: str
@@ -35,6 +37,7 @@ class FlowRunFacts:
     ended_at: datetime | None
     active: bool
     attempt: int
+    running_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,16 @@ def judge(
 def _died_at(
     flow_run_id: str, facts: FlowRunFacts, leases: Iterable[LeaseFacts], now: datetime
 ) -> datetime | None:
-    """When the last lease of this attempt ended; None when one lives or there is none."""
-    if not facts.active:
+    """When the last lease of this execution ended; None when one lives or there is none."""
+    since = facts.running_since
+    if not facts.active or since is None:
         return None
     ends = [
         lease.ends_at
         for lease in leases
-        if lease.flow_run_id == flow_run_id and lease.attempt == facts.attempt
+        if lease.flow_run_id == flow_run_id
+        and lease.attempt == facts.attempt
+        and (lease.touched_at is None or lease.touched_at >= since)
     ]
     known = [end for end in ends if end is not None]
     return max(known) if known and len(known) == len(ends) and max(known) < now else None

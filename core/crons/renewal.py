@@ -12,7 +12,6 @@ import asyncio
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -29,7 +28,12 @@ if TYPE_CHECKING:
 
 RENEWALS_PER_LEASE = 3
 
-_leases: WeakKeyDictionary[Deployment, dict[str, asyncio.Task[None]]] = WeakKeyDictionary()
+
+class _Renewals:
+    """The tasks that renew the crons of a deployment, by cron."""
+
+    def __init__(self, _deployment: Deployment) -> None:
+        self.tasks: dict[str, asyncio.Task[None]] = {}
 
 
 def keep(
@@ -41,9 +45,10 @@ def keep(
 ) -> None:
     """Renew a cron's lease from now on, while this process and the flow run live."""
     stop(deployment, handle.cron_id)
-    kept = _leases.setdefault(deployment, {})
+    kept = deployment.part(_Renewals).tasks
     task = asyncio.create_task(_renew(deployment, handle, request, flow_run_id, logger))
     kept[handle.cron_id] = task
+    deployment.used_by(task)
 
     def forget(ended: asyncio.Task[None]) -> None:
         if kept.get(handle.cron_id) is ended:
@@ -54,7 +59,7 @@ def keep(
 
 def stop(deployment: Deployment, cron_id: str) -> None:
     """Renew a cron's lease no more."""
-    task = _leases.get(deployment, {}).pop(cron_id, None)
+    task = deployment.part(_Renewals).tasks.pop(cron_id, None)
     if task is not None:
         task.cancel()
 

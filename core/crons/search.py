@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from prefect_langgraph.crons.request import Row
 from prefect_langgraph.errors import AuthenticationError, InvalidRequestError, NotFoundError
@@ -15,7 +14,12 @@ from prefect_langgraph.transport.deployment import Deployment
 
 PAGE = 1000  # the most crons that the server gives at once
 
-_dev_servers: WeakKeyDictionary[Deployment, bool] = WeakKeyDictionary()
+
+class _ServerKind:
+    """What kind of server a deployment has, once it was asked."""
+
+    def __init__(self, _deployment: Deployment) -> None:
+        self.is_dev_server: bool | None = None
 
 
 def _patience(deployment: Deployment) -> Deadline:
@@ -120,13 +124,14 @@ async def _assistant(deployment: Deployment, assistant_id: str) -> str:
 
 async def is_dev_server(deployment: Deployment) -> bool:
     """True for what looks like `langgraph dev`: hosted nowhere, and with no database behind it."""
-    if deployment not in _dev_servers:
+    kind = deployment.part(_ServerKind)
+    if kind.is_dev_server is None:
         info, metrics = await asyncio.gather(
             _ask(deployment, "/info"), _ask(deployment, "/metrics?format=json")
         )
         hosted = (info.get("host") or {}).get("kind") != "self-hosted"
-        _dev_servers[deployment] = not hosted and bool(metrics) and "postgres" not in metrics
-    return _dev_servers[deployment]
+        kind.is_dev_server = not hosted and bool(metrics) and "postgres" not in metrics
+    return kind.is_dev_server
 
 
 async def _ask(deployment: Deployment, path: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import hashlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from prefect_langgraph.errors import (
     NotFoundError,
     UnreachableError,
 )
+from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import Origin, RunHandle
 from prefect_langgraph.ownership.claims import TakenOverError, Turn
 from prefect_langgraph.ownership.keys import Key, call_ordinal, decide, key_for
@@ -26,10 +27,18 @@ from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import BATCH, CLAIM, KEY
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.call import Context
+from prefect_langgraph.runs.lookup import Lookup
+from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.runs.request import RunRequest
-from prefect_langgraph.runs.start import Starter
+from prefect_langgraph.runs.start import REPEATED_FAILURES, LastStart, Starter
 from prefect_langgraph.transport.deadline import Deadline
-from prefect_langgraph.transport.deployment import Deployment, InDoubtError
+from prefect_langgraph.transport.deployment import (
+    ANSWER_SECONDS,
+    Deployment,
+    InDoubtError,
+    answer_to_abandoned,
+)
+from prefect_langgraph.transport.http_errors import failed_on_input
 
 CHUNK = 250
 
@@ -152,11 +161,20 @@ _MOST_DOUBTS = 10
 _UNKNOWN_PATH = (404, 405)
 
 _NOT_IMPLEMENTED = 501
+_FAILED = 500
+_PARTS = 16
 
 
 def _held_up(began: float) -> bool:
     """True when so much time has passed that another may have taken the call over."""
     return time.monotonic() - began > LANDING_SECONDS / 2
+
+
+class BatchSupport:
+    """Whether a server has /runs/batch; cleared for good by the first answer that shows otherwise."""
+
+    def __init__(self, _deployment: Deployment) -> None:
+        self.supported = True
 
 
 class BatchStarter:
@@ -196,7 +214,8 @@ class BatchStarter:
         self._group = self._token
         self._turn: Turn | None = None
         self._sent = False
-        self.abandoned = asyncio.Event()
+        # Inputs to which the server has answered 500 when they were sent alone.
+        self._suspects: list[Item] = []
         self._places: list[str] = []
         self._search: BatchSearch | None = None
         self.items = [Item(index, request) for index, request in enumerate(requests)]
@@ -296,8 +315,6 @@ class BatchStarter:
     async def start(self, items: Sequence[Item]) -> None:
         """Start items. Each has a handle or an error afterwards, unless the deadline passed first."""
         for chunk in chunks_of([item for item in items if item.handle is None]):
-            if self.abandoned.is_set():
-                raise asyncio.CancelledError
             if self._deadline.passed:
                 return
             if self._sent or (self._turn is not None and _held_up(self._turn.taken_at)):
@@ -310,25 +327,71 @@ class BatchStarter:
 
     async def _start_chunk(self, chunk: Sequence[Item]) -> None:
         waiting = list(chunk)
-        doubts = 0
+        doubts, failures, began = 0, 0, time.monotonic()
         while waiting:
-            if not self._deployment.creates_batches:
+            if not self._deployment.part(BatchSupport).supported:
                 await self._each(waiting, self._start_alone)
                 return
             try:
                 await self._send(waiting)
             except InDoubtError as doubt:
                 doubts += 1
-                if getattr(doubt.cause, "status_code", None) == _NOT_IMPLEMENTED:
-                    self._deployment.creates_batches = False
+                failures = failures + 1 if doubt.status_code == _FAILED else 0
+                if doubt.status_code == _NOT_IMPLEMENTED:
+                    self._deployment.part(BatchSupport).supported = False
                     continue
-                if self._deadline.passed or doubts > _MOST_DOUBTS:
+                await self._settle_doubt(waiting)
+                waiting = [item for item in waiting if item.handle is None]
+                if failures and await self._blame(waiting, failures, began):
+                    return
+                if waiting and (self._deadline.passed or doubts > _MOST_DOUBTS):
                     raise doubt.cause if self._turn is not None else doubt.public() from None
-                await self._settle(waiting, "started")
             except DeploymentError as error:
                 await self._sort_out(waiting, error)
                 return
             waiting = [item for item in waiting if item.handle is None]
+
+    # -- inputs that the server fails on -----------------------------------------------------------
+
+    async def _blame(self, items: Sequence[Item], failures: int, since: float) -> bool:
+        """Find the inputs on which the server fails, if it starts others; False when it starts none.
+
+        Args:
+            items: What was answered with 500, and was not started.
+            failures: How often in a row.
+            since: When it was sent first.
+        """
+        if len(items) == 1:
+            others = self._deployment.part(LastStart).at > since
+            if failures >= REPEATED_FAILURES and (others or failures > _MOST_DOUBTS):
+                items[0].error = failed_on_input(self._doing(items), self._deployment.url)
+            return items[0].error is not None
+        self._suspects = []
+        size = -(-len(items) // _PARTS)
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            if size == 1 or not await self._started(part):
+                await self._each(part, self._start_or_suspect)
+        suspects = [item for item in self._suspects if not item.settled]
+        if len(suspects) == len(items):
+            return False
+        await self._each(suspects, self._send_alone)
+        return True
+
+    async def _started(self, items: Sequence[Item]) -> bool:
+        """Send items once, that one of which may be failed on; whether the server took them."""
+        try:
+            await self._send(items)
+        except InDoubtError as doubt:
+            await self._settle_doubt(items)
+            if doubt.status_code != _FAILED:
+                await self._start_chunk([item for item in items if item.handle is None])
+                return True
+        return all(item.handle is not None for item in items)
+
+    async def _start_or_suspect(self, item: Item) -> None:
+        if item.handle is None and not await self._started([item]):
+            self._suspects.append(item)
 
     async def _sort_out(self, items: Sequence[Item], error: DeploymentError) -> None:
         """Find what a refused request has started, and which of its items it was refused for."""
@@ -344,7 +407,7 @@ class BatchStarter:
         elif error.status_code in _UNKNOWN_PATH:
             await self._start_alone(items[0])
             if items[0].error is None:
-                self._deployment.creates_batches = False
+                self._deployment.part(BatchSupport).supported = False
         else:
             # Nothing was started: what was refused is all that was asked for.
             items[0].error = error
@@ -381,7 +444,6 @@ class BatchStarter:
             key=item.key,
             thread_id=None,
             deadline=self._deadline,
-            abandoned=self.abandoned,
             # A later attempt, which may send batches again, looks for runs by this.
             more_tags={BATCH: self._group},
         )
@@ -389,18 +451,56 @@ class BatchStarter:
             item.handle = await starter.start()
         except (InvalidRequestError, NotFoundError) as error:
             item.error = error
+        except asyncio.CancelledError:
+            item.handle = starter.left_behind
+            raise
 
     async def _send(self, items: Sequence[Item]) -> None:
         payloads: list[Any] = [self._payload(item) for item in items]
         headers = items[0].request.headers
         runs = self._deployment.client.runs
-        rows = await self._deployment.send(
-            lambda: runs.create_batch(payloads, headers=dict(headers) if headers else None),
-            doing=self._doing(items),
-            deadline=self._deadline,
-            hidden=[item.request.hidden for item in items],
-            repeatable=False,
+        abandoned = asyncio.Event()
+        sending = asyncio.create_task(
+            self._deployment.send(
+                lambda: runs.create_batch(payloads, headers=dict(headers) if headers else None),
+                doing=self._doing(items),
+                deadline=self._deadline,
+                hidden=[item.request.hidden for item in items],
+                repeatable=False,
+                abandoned=abandoned,
+            )
         )
+        try:
+            rows = await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # Only what came of the request tells what there is to cancel.
+            try:
+                answer = await answer_to_abandoned(sending, abandoned)
+                if answer is not None:
+                    self._hand_all(items, answer)
+            except InDoubtError:
+                await self._look_at_last(items)
+            raise
+        self._hand_all(items, rows)
+
+    async def _settle_doubt(self, items: Sequence[Item]) -> None:
+        """Find which items a request has started whose answer was lost."""
+        try:
+            await self._settle(items, "started")
+        except asyncio.CancelledError:
+            await self._look_at_last(items)
+            raise
+
+    async def _look_at_last(self, items: Sequence[Item]) -> None:
+        """Find what a request has started whose answer was lost, for a caller that has gone."""
+        try:
+            async with asyncio.timeout(2 * ANSWER_SECONDS):
+                await self._settle(items, "started")
+        except (TimeoutError, LangGraphError) as error:
+            run_logger().warning("%d runs may be running: %s", len(items), error)
+
+    def _hand_all(self, items: Sequence[Item], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Give each item the run that the server has made for it."""
         if len(rows) != len(items):
             raise InDoubtError(
                 UnreachableError(
@@ -412,6 +512,7 @@ class BatchStarter:
         for item, row in zip(items, rows, strict=True):
             origin: Origin = "restarted" if item.failures else "started"
             self._hand(item, row["run_id"], row["thread_id"], item.text, origin)
+        self._deployment.part(LastStart).at = time.monotonic()
 
     def _doing(self, items: Sequence[Item]) -> str:
         first = items[0].request.assistant_id
@@ -439,7 +540,7 @@ class BatchStarter:
 
     def _hand(self, item: Item, run_id: str, thread_id: str, key: str | None, origin: Origin) -> None:
         connection = self._deployment.connection
-        self._deployment.waiter.note_started(run_id)
+        self._deployment.part(Waiter).note_started(run_id)
         item.handle = RunHandle(
             run_id=run_id,
             thread_id=thread_id,
@@ -478,7 +579,7 @@ class BatchStarter:
     async def _adopt_one(
         self, item: Item, thread_id: str, key: str | None, origin: Origin, fresh: bool
     ) -> None:
-        newest = await self._deployment.lookup.newest_runs(thread_id, self._deadline)
+        newest = await self._deployment.part(Lookup).newest_runs(thread_id, self._deadline)
         if not newest:
             return
         run = newest[-1]

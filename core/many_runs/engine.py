@@ -18,12 +18,13 @@ from prefect_langgraph.errors import DeploymentError, JoinTimeoutError, LangGrap
 from prefect_langgraph.many_runs import join
 from prefect_langgraph.many_runs.batch import CHUNK, BatchStarter, Item
 from prefect_langgraph.models import RunHandle, RunStatus
-from prefect_langgraph.ownership.claims import TakenOverError
+from prefect_langgraph.ownership.claims import ClaimThreads, TakenOverError
 from prefect_langgraph.results import FanOutResult, RunFailure, RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context, OnTimeout
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.pruning import Pruner
 
 OnStarted = Callable[[Sequence[Item]], None]
 
@@ -120,10 +121,10 @@ class FanOut:
                 "cancelled. A retry starts all of them. Raise the limit, or max_in_flight.",
                 max_wait_seconds=self._deadline.max_wait_seconds,
             )
-        claims, places = self._starter.claim_ids, self._context.deployment.places
+        claims = self._starter.claim_ids
         for handle in handles if claims else []:
-            # They go with the first run that is given back.
-            places[handle.run_id] = tuple({*places.get(handle.run_id, ()), *claims})
+            # They go with the first run that is released.
+            self._context.deployment.part(ClaimThreads).add(handle.run_id, claims)
         return handles
 
     async def run(self, *, on_timeout: OnTimeout) -> FanOutResult:
@@ -247,24 +248,21 @@ class FanOut:
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            # A request may have left: only its answer tells what there is to cancel.
-            self._starter.abandoned.set()
-            self._late = True
-            self._changed.set()
+            task.cancel()
             await asyncio.wait([task])
             if task.cancelled() or not isinstance(task.exception(), TakenOverError):
                 await self._let_go()
             raise
         except TakenOverError as taken:
             # The runs are the successor's, but for those that it has started as well.
-            await self._cancel(taken.late)
+            await self.cancel(taken.late)
             raise
         except Exception:
             await self._let_go()
             raise
 
     async def _let_go(self) -> None:
-        await self._cancel(
+        await self.cancel(
             [
                 item.handle
                 for item in self.items
@@ -272,7 +270,8 @@ class FanOut:
             ]
         )
 
-    async def _cancel(self, handles: Sequence[RunHandle]) -> None:
+    async def cancel(self, handles: Sequence[RunHandle]) -> None:
+        """Cancel runs on the way out: the log says what could not be confirmed, nothing is raised."""
         if not handles:
             return
         logger = self._context.logger
@@ -290,7 +289,7 @@ class FanOut:
         if self._context.owner.finalized:
             return
         try:
-            await self._context.deployment.pruner.prune(self._starter.claim_ids)
+            await self._context.deployment.part(Pruner).prune(self._starter.claim_ids)
         except DeploymentError as error:
             self._context.logger.warning("Claims could not be given back: %s", error)
 

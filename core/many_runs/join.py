@@ -17,6 +17,7 @@ from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import FanOutResult, RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
+from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.transport.deadline import Deadline
 
 OnFailure = Literal["raise", "fail_fast", "collect"]
@@ -206,7 +207,7 @@ async def release_many(contexts: Contexts, results: Sequence[RunResult]) -> None
 
 def _still(contexts: Contexts, handle: RunHandle) -> RunResult:
     """A run that had not ended when the deadline passed, as it was last seen."""
-    status = contexts[place_of(handle)].deployment.waiter.status_of(handle)
+    status = contexts[place_of(handle)].deployment.part(Waiter).status_of(handle)
     return RunResult(handle=handle, status=status or RunStatus.RUNNING)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
@@ -19,6 +19,7 @@ from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment, InDoubtError
 
 _LOOK_EVERY_SECONDS = 0.2
+_REMEMBERED_RUNS = 100_000
 
 
 async def claim(
@@ -78,11 +79,28 @@ async def holder_of(
                 raise
         else:
             return claimant
-        thread = await deployment.lookup.thread(thread_id, deadline, patient=True)
+        thread = await deployment.thread(thread_id, deadline)
         if thread is not None:
             return str((thread.get("metadata") or {}).get(CLAIM))
         # Released meanwhile, or the request with the lost answer never arrived.
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
+class ClaimThreads:
+    """Claims that a run's key does not lead to, by run; they are released with it."""
+
+    def __init__(self, _deployment: Deployment) -> None:
+        self._by_run: dict[str, set[str]] = {}
+
+    def add(self, run_id: str, thread_ids: Iterable[str]) -> None:
+        """Remember claims of a run; those of the oldest are left to the finalizer and the sweep."""
+        self._by_run.setdefault(run_id, set()).update(thread_ids)
+        while len(self._by_run) > _REMEMBERED_RUNS:
+            del self._by_run[next(iter(self._by_run))]
+
+    def pop(self, run_id: str) -> set[str]:
+        """The claims of a run, which are now the caller's to delete."""
+        return self._by_run.pop(run_id, set())
 
 
 class TakenOverError(LangGraphError):
@@ -131,7 +149,7 @@ class Turn:
     async def is_over(self) -> bool:
         """Whether another has taken the call over."""
         claim_id = self._claim_id(self.number + 1)
-        found = await self._deployment.lookup.thread(claim_id, self._deadline, patient=True)
+        found = await self._deployment.thread(claim_id, self._deadline)
         return found is not None
 
     @property

@@ -1,12 +1,13 @@
 """Signs of life of a flow run's process, for those who find its things later.
 
 When a worker dies together with its flow process, nobody tells Prefect: the flow run stays Running for
-ever. So a process that runs a flow under `with_finalizer` keeps a lease on each deployment where the
-flow run owns something: a throw-away thread that is touched at intervals. When the touches stop, the
-sweep knows that the process is gone. The lease goes with the flow run's other threads.
+ever. So a process that runs a flow under `with_finalizer` keeps a lease on each of its deployments: a
+throw-away thread that is touched at intervals, from the start of each execution. When the touches stop,
+the sweep knows that the process is gone. The lease goes with the flow run's other threads.
 
 Invariants:
-- A lease speaks for one attempt of one flow run. No lease says nothing.
+- A lease speaks for the executions of one attempt of one flow run that began before its last touch. No
+  lease says nothing.
 - Keeping it never delays or fails a call: it is a task of its own on the shared loop.
 """
 
@@ -76,6 +77,7 @@ class _Lease:
         self._changed = asyncio.Event()
         # Without the caller's context, which would be held for as long as the lease.
         self._task = asyncio.get_running_loop().create_task(self._keep(), context=contextvars.Context())
+        deployment.used_by(self._task)
 
     def attempt(self, attempt: int) -> None:
         if attempt != self._attempt:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from prefect_langgraph.logs import LoggerOrAdapter, run_logger
+from prefect_langgraph.ownership.heartbeat import Leases
 from prefect_langgraph.ownership.owner import Owner, current_owner
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deployment import Deployment, deployment_for
@@ -28,5 +31,23 @@ async def context_of(connection: Connection) -> Context:
     """The context of a call, taken from the Prefect context that came along with it."""
     owner = await current_owner().with_root()
     deployment = deployment_for(connection)
-    deployment.leases.keep(owner)
+    deployment.part(Leases).keep(owner)
     return Context(deployment, owner, run_logger())
+
+
+Undo = Callable[[], Coroutine[Any, Any, Any]]
+
+undone_if_interrupted: contextvars.ContextVar[list[Undo] | None] = contextvars.ContextVar(
+    "undone_if_interrupted", default=None
+)
+"""Collects what undoes a call. Whoever waits for the call sets it, and undoes when interrupted.
+
+A call may have made what it was asked for, and its caller be cancelled before it hears of it.
+"""
+
+
+def undo_if_interrupted(undo: Undo) -> None:
+    """Have something undone should the caller be interrupted before it has the result."""
+    undos = undone_if_interrupted.get()
+    if undos is not None:
+        undos.append(undo)

@@ -16,6 +16,7 @@ from prefect_langgraph.errors import DeploymentError, InvalidRequestError, NotFo
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import outcomes
+from prefect_langgraph.transport.answers import STREAMED, StrangeAnswerError
 from prefect_langgraph.transport.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Lookup:
         # Threads to fetch with values at once, from the size of the answers so far.
         self.fetch_size = FIRST_FETCH
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long a server may take to come back."""
+        return self._deployment.connection.patience_seconds
+
     async def threads(self, ids: Sequence[str], *, select: list[str] | None = None) -> list[Row] | None:
         """The threads with these ids, or None when this server cannot be asked so."""
         if not ids:
@@ -59,6 +65,7 @@ class Lookup:
                 doing=f"ask for {len(ids)} threads",
                 deadline=Deadline(),
                 patient=False,
+                within_wait=True,
             )
         except (InvalidRequestError, NotFoundError):
             self.searches_by_ids = False
@@ -93,7 +100,10 @@ class Lookup:
         """
         http = self._deployment.client.http.client
         content, kind = orjson.dumps(body), {"content-type": "application/json"}
-        async with http.stream("POST", "/threads/search", content=content, headers=kind) as response:
+        streamed = {STREAMED: True}
+        async with http.stream(
+            "POST", "/threads/search", content=content, headers=kind, extensions=streamed
+        ) as response:
             if not response.is_success:
                 await response.aread()
                 response.raise_for_status()
@@ -102,7 +112,11 @@ class Lookup:
                 answer += piece
                 if capped and len(answer) > 2 * FETCH_BYTES:
                     return None, len(answer)
-        return orjson.loads(answer), len(answer)
+        found = orjson.loads(answer)
+        rows = found if isinstance(found, list) else [None]
+        if not all(isinstance(row, dict) and "thread_id" in row for row in rows):
+            raise StrangeAnswerError("the answer is no list of threads")
+        return found, len(answer)
 
     async def newest_runs(self, thread_id: str, deadline: Deadline) -> list[Row]:
         """`run_id` and `status` of a thread's newest runs; empty when the thread has none.
@@ -134,18 +148,6 @@ class Lookup:
         except NotFoundError:
             return None
 
-    async def thread(self, thread_id: str, deadline: Deadline, *, patient: bool = False) -> Row | None:
-        """A thread's row, or None when the server says that there is none.
-
-        `patient` gives up after the connection's patience also where there is no deadline.
-        """
-        threads = self._deployment.client.threads
-        try:
-            found = await self._send(lambda: threads.get(thread_id), deadline, patient=patient)
-            return dict(found)
-        except NotFoundError:
-            return None
-
     async def outcome(
         self, handle: RunHandle, *, is_newest: bool, deadline: Deadline
     ) -> RunResult | None:
@@ -160,7 +162,11 @@ class Lookup:
         except NotFoundError:
             return None  # deleted since, with its thread
         needs_thread = run["status"] == "error" and is_newest
-        thread = await self.thread(handle.thread_id, deadline) if needs_thread else None
+        thread = (
+            await self._deployment.thread(handle.thread_id, deadline, patient=False)
+            if needs_thread
+            else None
+        )
         return outcomes.from_run(handle, run, state, thread=thread)
 
     async def _own_state(self, handle: RunHandle, deadline: Deadline) -> Row | None:
@@ -200,4 +206,5 @@ class Lookup:
             doing="ask for a run",
             deadline=deadline,
             patient=patient or deadline.end is not None,
+            within_wait=True,
         )

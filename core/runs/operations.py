@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from prefect_langgraph.errors import (
     DeploymentError,
@@ -22,15 +21,18 @@ from prefect_langgraph.errors import (
     UnreachableError,
 )
 from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.ownership.claims import ClaimThreads
 from prefect_langgraph.ownership.keys import Key, key_for
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import NO_ANSWER, thread_id_of
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
+from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.runs.start import Starter
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.pruning import Pruner, ReleasedResults
 
 CANCEL_SECONDS = 20.0
 """How long a caller that gives up waits for the server to confirm that its run stopped."""
@@ -60,7 +62,6 @@ async def start(
         idempotency_key=idempotency_key,
         once=once,
     )
-    abandoned = asyncio.Event()
     starter = Starter(
         deployment,
         request,
@@ -69,9 +70,13 @@ async def start(
         key=key,
         thread_id=thread_id,
         deadline=deadline,
-        abandoned=abandoned,
     )
-    handle = await _or_let_go(context, starter.start(), abandoned)
+    try:
+        handle = await starter.start()
+    except asyncio.CancelledError:
+        if starter.left_behind is not None:
+            await let_go(context, starter.left_behind)
+        raise
     how = {
         "started": "Started",
         "adopted": "Adopted, from an earlier attempt,",
@@ -110,21 +115,6 @@ async def run_to_end(
     return result
 
 
-async def _or_let_go(
-    context: Context, starting: Coroutine[Any, Any, RunHandle], abandoned: asyncio.Event
-) -> RunHandle:
-    task = asyncio.create_task(starting)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        # The request may have left: only its answer tells what there is to cancel.
-        abandoned.set()
-        await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None:
-            await let_go(context, task.result())
-        raise
-
-
 async def watch(
     context: Context,
     handle: RunHandle,
@@ -143,13 +133,13 @@ async def watch(
         quiet: True logs nothing.
     """
     logger = context.logger
-    if (known := context.deployment.released.get(handle)) is not None:
+    if (known := context.deployment.part(ReleasedResults).get(handle)) is not None:
         return known
 
     def log_status(status: RunStatus) -> None:
         logger.info("%s: %s", _sentence(handle), status)
 
-    result = await context.deployment.waiter.wait(
+    result = await context.deployment.part(Waiter).wait(
         handle, deadline=deadline, exact=exact, on_status=None if quiet else log_status
     )
     if result is not None and not quiet:
@@ -173,7 +163,7 @@ async def wait(
         context: The call's.
         handle: The run.
         deadline: The caller's.
-        on_timeout: What becomes of the run when the deadline passes first.
+        on_timeout: What becomes of the run when the deadline passes first, or an error ends the wait.
         cancel_with_caller: True cancels the run when the caller is cancelled.
     """
     try:
@@ -182,9 +172,24 @@ async def wait(
         if cancel_with_caller:
             await let_go(context, handle)
         raise
+    except Exception as error:
+        fate = await _fate(context, handle, on_timeout)
+        if isinstance(error, LangGraphError):
+            raise error.with_more(fate) from error.__cause__
+        error.add_note(fate)
+        raise
     if result is None:
         raise await _timed_out(context, handle, deadline, on_timeout)
     return result
+
+
+async def _fate(context: Context, handle: RunHandle, on_timeout: OnTimeout) -> str:
+    """Cancel a run or leave it, now that nobody waits for it, and say which."""
+    if on_timeout == "leave":
+        return f"{_sentence(handle)} goes on; join it again."
+    if await let_go(context, handle):
+        return f"{_sentence(handle)} was cancelled."
+    return f"{_sentence(handle)} may still be running: that it was cancelled could not be confirmed."
 
 
 def _sentence(handle: RunHandle) -> str:
@@ -198,7 +203,7 @@ async def _timed_out(
     """What to raise when the deadline passed, after the run was cancelled or left."""
     try:
         look = Deadline.after(5.0)
-        status = (await context.deployment.waiter.look(handle, deadline=look)).status
+        status = (await context.deployment.part(Waiter).look(handle, deadline=look)).status
         seen = f"its status is {status}"
     except DeploymentError as error:
         status, seen = RunStatus.RUNNING, f"its status could not be asked ({type(error).__name__})"
@@ -250,7 +255,7 @@ async def cancel(
     Raises:
         UnreachableError: The server could not confirm the stop before the deadline.
     """
-    if (known := deployment.released.get(handle)) is not None:
+    if (known := deployment.part(ReleasedResults).get(handle)) is not None:
         return known
     runs = deployment.client.runs
     # Not found: it has ended, or is unknown, and the wait tells which.
@@ -262,8 +267,8 @@ async def cancel(
                 deadline=deadline,
             )
             # The server knew it; should it be gone next, it was rolled back.
-            deployment.waiter.note_started(handle.run_id)
-    result = await deployment.waiter.wait(handle, deadline=deadline)
+            deployment.part(Waiter).note_started(handle.run_id)
+    result = await deployment.part(Waiter).wait(handle, deadline=deadline)
     if result is None:
         raise UnreachableError(
             f"{_sentence(handle)} was asked to stop, and the server did not confirm it within "
@@ -275,9 +280,9 @@ async def cancel(
 
 async def get(context: Context, handle: RunHandle, *, deadline: Deadline) -> RunResult:
     """How a run stands now."""
-    if (known := context.deployment.released.get(handle)) is not None:
+    if (known := context.deployment.part(ReleasedResults).get(handle)) is not None:
         return known
-    return await context.deployment.waiter.look(handle, deadline=deadline)
+    return await context.deployment.part(Waiter).look(handle, deadline=deadline)
 
 
 async def release(
@@ -300,15 +305,15 @@ async def release(
         if not result.status.ended or waits:
             continue
         ids += claims_of(handle, context.owner)
-        ids += deployment.places.pop(handle.run_id, ())
+        ids += deployment.part(ClaimThreads).pop(handle.run_id)
         if handle.owns_thread:
             ids.append(handle.thread_id)
             if len(results) <= _REMEMBERED_JOIN:
-                deployment.released.add(result)
+                deployment.part(ReleasedResults).add(result)
     if not ids:
         return
     try:
-        await deployment.pruner.prune(ids)
+        await deployment.part(Pruner).prune(ids)
     except DeploymentError as error:
         # The result is in hand; losing it over the clean-up would be the greater harm.
         context.logger.warning("Threads could not be given back: %s", error)

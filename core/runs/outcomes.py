@@ -12,18 +12,10 @@ waiter asks for more.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from prefect_langgraph.errors import (
-    RunCancelledError,
-    RunError,
-    RunFailedError,
-    RunInterruptedError,
-    RunLostError,
-    RunTimeoutError,
-)
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunFailure, RunResult, Usage
 
@@ -40,8 +32,6 @@ RUN_STATUSES: dict[str, RunStatus] = {
 }
 
 THREAD_STATUSES = frozenset({"idle", "busy", "interrupted", "error"})
-
-_SHOWN_INTERRUPTS = 10
 
 _CANCELLED = {"UserInterrupt", "UserRollback"}
 
@@ -119,90 +109,6 @@ def lost(handle: RunHandle) -> RunResult:
 def rolled_back(handle: RunHandle, created_at: datetime | None = None) -> RunResult:
     """The outcome of a run that was seen alive and is gone while its thread remains."""
     return RunResult(handle=handle, status=RunStatus.CANCELLED, created_at=created_at)
-
-
-def error_of(result: RunResult) -> RunError | None:
-    """The typed error for a result; None when it succeeded or is on its way."""
-    handle, values, status = result.handle, result.values, result.status
-    if not status.ended or status is RunStatus.SUCCESS:
-        return None
-    if not handle.run_id:
-        return _error_of_none(result)
-    where = f"Run {handle.run_id} of {handle.assistant_id} on thread {handle.thread_id}"
-    if status is RunStatus.ERROR:
-        failure = result.error or RunFailure(error="Error")
-        return RunFailedError(
-            f"{where} failed: {failure}. The graph raised this; a retry starts a fresh run.",
-            handle=handle,
-            status=status,
-            values=values,
-            error=failure.error,
-            detail=failure.message,
-        )
-    if status is RunStatus.TIMEOUT:
-        return RunTimeoutError(
-            f"{where} was stopped by the server's own job timeout. Split the work or raise the "
-            "server's limit; a retry starts a fresh run.",
-            handle=handle,
-            status=status,
-            values=values,
-        )
-    if status is RunStatus.CANCELLED:
-        return RunCancelledError(
-            f"{where} was cancelled. A retry starts a fresh run.",
-            handle=handle,
-            status=status,
-            values=values,
-        )
-    if status is RunStatus.INTERRUPTED:
-        count = len(result.interrupts)
-        at = f"{count} interrupt{'s' if count > 1 else ''}" if count else "a static breakpoint"
-        return RunInterruptedError(
-            f"{where} stopped at {at} and waits for a person. {_how_to_answer(result.interrupts)}",
-            handle=handle,
-            status=status,
-            values=values,
-            interrupts=result.interrupts,
-        )
-    return RunLostError(
-        f"{where} is not known to {handle.url}: deleted, rolled back, expired, or never there. "
-        "A retry starts a fresh run.",
-        handle=handle,
-        status=status,
-        values=values,
-    )
-
-
-def _how_to_answer(interrupts: Sequence[Mapping[str, Any]]) -> str:
-    """What to do about interrupts: the server takes one answer to several only by their ids."""
-    call = "run_on_thread(thread_id, assistant_id, command={'resume': %s})"
-    if len(interrupts) < 2:
-        return f"Answer with {call % '...'}."
-    ids = [str(item.get("id")) for item in interrupts]
-    shown = ", ".join(f"'{interrupt_id}': ..." for interrupt_id in ids[:_SHOWN_INTERRUPTS])
-    more = ", ..." if len(ids) > _SHOWN_INTERRUPTS else ""
-    return (
-        f"Answer each by its id with {call % f'{{{shown}{more}}}'}; those that get no answer go on "
-        "waiting."
-    )
-
-
-def _error_of_none(result: RunResult) -> RunError:
-    """The error for an input of a fan-out that never became a run."""
-    handle, failure = result.handle, result.error
-    if result.status is RunStatus.ERROR:
-        return RunFailedError(
-            f"A run of {handle.assistant_id} was not started: {failure}",
-            handle=handle,
-            status=result.status,
-            error=failure.error if failure is not None else None,
-            detail=failure.message if failure is not None else None,
-        )
-    return RunCancelledError(
-        f"A run of {handle.assistant_id} was never started: the fan-out stopped before its turn.",
-        handle=handle,
-        status=result.status,
-    )
 
 
 def usage_of(values: Any) -> Usage | None:

@@ -6,7 +6,8 @@ of runs. The interval grows with the age of the wait.
 
 Invariants:
 - A watch ends with a checked outcome of its own run, or stays. An answer that is missing something is
-  "unknown" and is asked again; a run is lost only when its row and its thread are both confirmed gone.
+  "unknown" and is asked again; a run is lost only when its row and its thread are both confirmed gone,
+  one that was there only after the connection's patience.
 - Answers are held against what was asked. A server that ignores `ids` or refuses `select` is asked
   one thread at a time from then on.
 - Nothing transient ends a watch: each caller's own deadline does.
@@ -25,7 +26,7 @@ from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import outcomes
-from prefect_langgraph.runs.lookup import PAGE
+from prefect_langgraph.runs.lookup import PAGE, Lookup
 from prefect_langgraph.transport.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ EXACT_HASTE = 0.3  # how much slower their interval grows
 CONCURRENCY = 16
 
 ENOUGH_TO_FETCH = 250
+
+REMEMBERED_STARTS = 200_000
 
 MISSING_CONFIRMATIONS = 3
 
@@ -68,6 +71,7 @@ class _Watch:
         self.status = RunStatus.PENDING
         self.seen = False
         self.missing = 0
+        self.missing_since = now
         self.alive: RunResult | None = None
         self.callbacks: list[StatusCallback] = []
         self.waiters = 0
@@ -99,18 +103,22 @@ class Waiter:
     """Waits for runs of one deployment, on the shared loop."""
 
     def __init__(self, deployment: Deployment) -> None:
-        self._lookup = deployment.lookup
+        self._deployment = deployment
+        self._lookup = deployment.part(Lookup)
         self._watches: dict[tuple[str, str], _Watch] = {}
         self._ended: dict[_Watch, float] = {}
         self._poller: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._last_verification = 0.0
-        self._started_here: set[str] = set()
+        # By run, oldest first, until its end was seen.
+        self._started_here: dict[str, None] = {}
 
     def note_started(self, run_id: str) -> None:
         """Remember that this process saw a run begin: if it vanishes it was rolled back."""
-        self._started_here.add(run_id)
+        self._started_here[run_id] = None
+        if len(self._started_here) > REMEMBERED_STARTS:
+            del self._started_here[next(iter(self._started_here))]
 
     async def wait(
         self,
@@ -135,7 +143,10 @@ class Waiter:
         watch.waiters += 1
         try:
             await asyncio.wait([watch.future], timeout=deadline.remaining())
-            return watch.future.result() if watch.future.done() else None
+            result = watch.future.result() if watch.future.done() else None
+            if result is not None and result.ended_at is not None:
+                self._started_here.pop(handle.run_id, None)
+            return result
         finally:
             watch.waiters -= 1
             if on_status is not None:
@@ -359,14 +370,24 @@ class Waiter:
         """The run has no row. Rolled back when it was there and its thread still is; else lost."""
         seen = watch.seen or watch.handle.run_id in self._started_here
         # A server that is restarting may not have its data yet.
+        now = time.monotonic()
+        watch.missing_since = now if watch.missing == 0 else watch.missing_since
         watch.missing += 1
-        confirmed = watch.missing >= MISSING_CONFIRMATIONS
-        watch.due = time.monotonic() + MISSING_GAP_SECONDS / 2
+        # A run that was there is given the time that a server gets to come back.
+        patience = self._lookup.patience_seconds if seen else 0.0
+        lasts = now - watch.missing_since >= patience
+        confirmed = watch.missing >= MISSING_CONFIRMATIONS and lasts
+        watch.due = now + MISSING_GAP_SECONDS / 2
         if not seen and not confirmed:
             return
         # A thread that exists for one run has seen it.
         was_there = seen or watch.handle.owns_thread
-        if was_there and await self._lookup.thread(watch.thread_id, deadline) is not None:
+        thread = (
+            await self._deployment.thread(watch.thread_id, deadline, patient=False)
+            if was_there
+            else None
+        )
+        if thread is not None:
             watch.end(outcomes.rolled_back(watch.handle))
         elif confirmed:
             watch.end(outcomes.lost(watch.handle))

@@ -27,17 +27,28 @@ from typing import Any, Literal
 from prefect_langgraph.errors import DeploymentError, NotFoundError, ThreadBusyError
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import Origin, RunHandle, RunStatus
-from prefect_langgraph.ownership.claims import claim
+from prefect_langgraph.ownership.claims import ClaimThreads, claim
 from prefect_langgraph.ownership.keys import Key, decide
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import CLAIM, KEY, TARGET_THREAD, thread_id_of
 from prefect_langgraph.runs import outcomes
+from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.transport.deadline import Deadline
-from prefect_langgraph.transport.deployment import Deployment, InDoubtError
+from prefect_langgraph.transport.deployment import (
+    ANSWER_SECONDS,
+    Deployment,
+    InDoubtError,
+    answer_to_abandoned,
+)
+from prefect_langgraph.transport.http_errors import failed_on_input
+from prefect_langgraph.transport.pruning import Pruner
 
 CLAIM_GRACE_SECONDS = 3.0
 """How long the holder of a claim has to start its run before another starts it in its place."""
+
+REPEATED_FAILURES = 3
+"""So often in a row a 500 is the answer to an input before the input is blamed for it."""
 
 _HELD_UP_SECONDS = CLAIM_GRACE_SECONDS / 2
 
@@ -51,6 +62,13 @@ def _held_up(began: float) -> bool:
     return time.monotonic() - began > _HELD_UP_SECONDS
 
 
+class LastStart:
+    """When a run was last started on a deployment, by anybody: it was there then."""
+
+    def __init__(self, _deployment: Deployment) -> None:
+        self.at = 0.0
+
+
 class Starter:
     """Starts one run, on a thread of its own or on the caller's.
 
@@ -62,8 +80,10 @@ class Starter:
         key: None starts without looking for an earlier attempt's run.
         thread_id: The caller's thread, or None for a dedicated one.
         deadline: The caller's.
-        abandoned: Set by a caller that gave up: no request that starts a run leaves after that.
         more_tags: Beside the owner's.
+
+    Attributes:
+        left_behind: The run that was started for a caller that was cancelled, who is to cancel it.
     """
 
     def __init__(
@@ -76,7 +96,6 @@ class Starter:
         key: Key | None,
         thread_id: str | None,
         deadline: Deadline,
-        abandoned: asyncio.Event,
         more_tags: Mapping[str, Any] | None = None,
     ) -> None:
         self._deployment = deployment
@@ -87,7 +106,10 @@ class Starter:
         self._key = key
         self._user_thread_id = thread_id
         self._deadline = deadline
-        self._abandoned = abandoned
+        self.left_behind: RunHandle | None = None
+        self._claim_id: str | None = None
+        self._failures = 0
+        self._failed_since = 0.0
         self._token = uuid.uuid4().hex
         self._doubt_since: float | None = None
         self._doing = f"start a run of {request.assistant_id}"
@@ -104,14 +126,37 @@ class Starter:
         return {**owner.tags(key=key, owns_thread=owns_thread), **self._more_tags}
 
     async def start(self) -> RunHandle:
-        """Start the run or adopt the one that is there."""
-        if self._key is None:
-            return await self._start_without_key()
+        """Start the run or adopt the one that is there.
+
+        A caller that is cancelled sends nothing that starts a run after that.
+        """
+        try:
+            return await (self._start() if self._key is not None else self._start_without_key())
+        except asyncio.CancelledError:
+            if self.left_behind is None:
+                await self._release_claim()
+            raise
+
+    async def _release_claim(self) -> None:
+        """Delete the thread by which this call claimed its run, since it has none."""
+        if self._claim_id is None:
+            return
+        deadline = Deadline.after(ANSWER_SECONDS)
+        try:
+            found = await self._deployment.thread(self._claim_id, deadline)
+            if found is not None and (found.get("metadata") or {}).get(CLAIM) == self._token:
+                await self._deployment.part(Pruner).prune([self._claim_id])
+        except DeploymentError as error:
+            run_logger().warning("Thread %s may stay: %s", self._claim_id, error)
+
+    async def _start(self) -> RunHandle:
+        assert self._key is not None  # noqa: S101 - by start
         failures = 0
         while True:
             text = self._key.after(failures)
             dedicated = thread_id_of(text)
             thread_id = self._user_thread_id or dedicated
+            self._claim_id = dedicated
             began = time.monotonic()
             claimed = await claim(
                 self._deployment,
@@ -137,8 +182,9 @@ class Starter:
             if run_id is None:
                 continue
             if created and (not claimed or _held_up(began)):
+                self.left_behind = self._handle(thread_id, run_id, text, "started")
                 run_id, created = await self._keep_oldest(thread_id, run_id, text)
-            self._deployment.waiter.note_started(run_id)
+            self._deployment.part(Waiter).note_started(run_id)
             origin: Origin = "adopted" if not created else "restarted" if failures else "started"
             return self._handle(thread_id, run_id, text, origin)
 
@@ -146,13 +192,14 @@ class Starter:
         dedicated = str(uuid.uuid4())
         thread_id = self._user_thread_id or dedicated
         if self._user_thread_id is None or self.leaves_trace:
+            self._claim_id = dedicated
             await self._create_thread(dedicated)
         run_id = None
         while run_id is None:
             run_id, _ = await self._create(thread_id, dedicated, None)
-        self._deployment.waiter.note_started(run_id)
+        self._deployment.part(Waiter).note_started(run_id)
         if self.leaves_trace:
-            self._deployment.places[run_id] = (dedicated,)
+            self._deployment.part(ClaimThreads).add(run_id, [dedicated])
         return self._handle(thread_id, run_id, None, "started")
 
     def _handle(self, thread_id: str, run_id: str, key: str | None, origin: Origin) -> RunHandle:
@@ -209,21 +256,24 @@ class Starter:
             if found is not None:
                 return found
             if grace_ends is None:
-                lookup = self._deployment.lookup
-                if await lookup.thread(claim_id, self._deadline, patient=True) is None:
+                if await self._deployment.thread(claim_id, self._deadline) is None:
                     return "again"
                 grace_ends = time.monotonic() + CLAIM_GRACE_SECONDS
             if time.monotonic() >= grace_ends:
                 return None
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
-    async def _find(self, thread_id: str, key: str | None) -> tuple[str, RunStatus] | None:
+    async def _find(
+        self, thread_id: str, key: str | None, deadline: Deadline | None = None
+    ) -> tuple[str, RunStatus] | None:
         """The newest run of this key."""
-        async for run in self._runs_under(thread_id, key):
+        async for run in self._runs_under(thread_id, key, deadline):
             return run["run_id"], outcomes.RUN_STATUSES[run["status"]]
         return None
 
-    async def _runs_under(self, thread_id: str, key: str | None) -> AsyncIterator[Mapping[str, Any]]:
+    async def _runs_under(
+        self, thread_id: str, key: str | None, deadline: Deadline | None = None
+    ) -> AsyncIterator[Mapping[str, Any]]:
         """The runs of this key, newest first; none when there is no such thread."""
         runs, offset = self._deployment.client.runs, 0
         while True:
@@ -232,7 +282,7 @@ class Starter:
                 page = await self._deployment.send(
                     lambda: runs.list(thread_id, limit=_RUNS_PAGE, offset=start),  # noqa: B023
                     doing=f"look for a run of {self._request.assistant_id}",
-                    deadline=self._deadline,
+                    deadline=deadline or self._deadline,
                 )
             except NotFoundError:
                 return
@@ -277,8 +327,6 @@ class Starter:
 
     async def _create(self, thread_id: str, claim_id: str, key: str | None) -> tuple[str | None, bool]:
         """Create the run: its id, and whether this call did. No id: begin again."""
-        if self._abandoned.is_set():
-            raise asyncio.CancelledError
         dedicated = self._user_thread_id is None
         runs, request = self._deployment.client.runs, self._request
         options = dict(request.payload)
@@ -288,8 +336,9 @@ class Starter:
         if key is None and not dedicated:
             # Nothing else would tell this run from another when the answer is lost.
             metadata[CLAIM] = self._token
-        try:
-            run = await self._deployment.send(
+        abandoned = asyncio.Event()
+        sending = asyncio.create_task(
+            self._deployment.send(
                 lambda: runs.create(
                     thread_id,
                     request.assistant_id,
@@ -301,21 +350,94 @@ class Starter:
                 deadline=self._deadline,
                 hidden=request.hidden,
                 repeatable=False,
+                abandoned=abandoned,
             )
+        )
+        try:
+            run_id = (await asyncio.shield(sending))["run_id"]
         except InDoubtError as doubt:
-            return await self._settle(thread_id, key, doubt), True
+            return await self._settle(thread_id, claim_id, key, doubt), True
         except DeploymentError as error:
             return await self._refused(error, thread_id, claim_id, key), False
-        return run["run_id"], True
+        except asyncio.CancelledError:
+            await self._note_left_behind(sending, abandoned, thread_id, key)
+            raise
+        self._deployment.part(LastStart).at = time.monotonic()
+        return run_id, True
 
-    async def _settle(self, thread_id: str, key: str | None, doubt: InDoubtError) -> str | None:
-        """The run whose answer was lost, or None when the server did not take it."""
-        found = await self._find(thread_id, key)
-        if found is None:
-            # The request may still be on its way through the server.
-            await self._bear(doubt)
+    async def _note_left_behind(
+        self,
+        sending: asyncio.Task[Any],
+        abandoned: asyncio.Event,
+        thread_id: str,
+        key: str | None,
+    ) -> None:
+        """Learn what came of a create whose caller was cancelled: only that tells what to cancel."""
+        run_id: str | None = None
+        try:
+            answer = await answer_to_abandoned(sending, abandoned)
+            run_id = answer["run_id"] if answer is not None else None
+        except InDoubtError:
+            run_id = await self._last_look(thread_id, key)
+        if run_id is not None:
+            self.left_behind = self._handle(thread_id, run_id, key, "started")
+
+    async def _last_look(self, thread_id: str, key: str | None) -> str | None:
+        """The run of a create whose answer was lost and whose caller has gone."""
+        ends = Deadline.after(ANSWER_SECONDS)
+        try:
+            while (found := await self._find(thread_id, key, ends)) is None:
+                if self._user_thread_id is None or ends.passed:
+                    # Its thread is deleted next: what arrives after that starts nothing.
+                    return None
+                await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        except DeploymentError as error:
+            run_logger().warning("A run on thread %s may be running: %s", thread_id, error)
+            return None
+        return found[0]
+
+    async def _settle(
+        self, thread_id: str, claim_id: str, key: str | None, doubt: InDoubtError
+    ) -> str | None:
+        """The run whose answer was lost, or None when the server did not take it.
+
+        Raises:
+            InvalidRequestError: The server fails on this input, and not on others.
+        """
+        try:
             found = await self._find(thread_id, key)
+            if found is None and self._fails_on_input(doubt):
+                await self._release_refused(claim_id, key)
+                raise failed_on_input(self._doing, self._deployment.url)
+            if found is None:
+                # The request may still be on its way through the server.
+                await self._bear(doubt)
+                found = await self._find(thread_id, key)
+        except asyncio.CancelledError:
+            if (run_id := await self._last_look(thread_id, key)) is not None:
+                self.left_behind = self._handle(thread_id, run_id, key, "started")
+            raise
         return found[0] if found is not None else None
+
+    def _fails_on_input(self, doubt: InDoubtError) -> bool:
+        """Whether the input is at fault: a 500 each time, while the server answers all else.
+
+        That others were started meanwhile tells soon; else an outage is given its time first.
+        """
+        now = time.monotonic()
+        if doubt.status_code != 500:
+            self._failures, self._failed_since = 0, now
+            return False
+        self._failed_since = now if not self._failures else self._failed_since
+        self._failures += 1
+        lasts = now - self._failed_since > self._deployment.connection.patience_seconds
+        others = self._deployment.part(LastStart).at > self._failed_since
+        return self._failures >= REPEATED_FAILURES and (others or lasts)
+
+    async def _release_refused(self, claim_id: str, key: str | None) -> None:
+        """Delete the thread that was made for a run that the server refused."""
+        if key is not None or self._user_thread_id is None:
+            await self._deployment.part(Pruner).prune([claim_id])
 
     async def _refused(
         self, error: DeploymentError, thread_id: str, claim_id: str, key: str | None
@@ -329,8 +451,7 @@ class Starter:
                 # Refused for a run that is not there: not for ever, and not without a pause.
                 await self._bear(InDoubtError(error))
                 return None
-        if key is not None or self._user_thread_id is None:
-            await self._deployment.pruner.prune([claim_id])
+        await self._release_refused(claim_id, key)
         if error.status_code == 409:
             raise ThreadBusyError(
                 f"Thread {thread_id} has a run in flight, so no run of "

@@ -9,7 +9,6 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal
 
@@ -30,7 +29,13 @@ OnInterrupt = Literal["raise", "return"]
 
 OnDisconnect = Literal["cancel", "continue"]
 
-_clients: weakref.WeakKeyDictionary[Deployment, httpx.AsyncClient] = weakref.WeakKeyDictionary()
+
+class _StreamClient:
+    """Streams have a pool of their own: held connections would starve everything else."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.http: httpx.AsyncClient = deployment.connection.stream_client()
+        deployment.add_client(self.http)
 
 
 async def parts_of(
@@ -67,7 +72,7 @@ async def parts_of(
         position = positions.setdefault(handle.run_id, Position())
     reader = StreamReader(
         context.deployment,
-        _client(context.deployment),
+        context.deployment.part(_StreamClient).http,
         handle,
         position=position,
         deadline=deadline,
@@ -123,11 +128,3 @@ def _is_of(part: StreamPart, modes: Sequence[str]) -> bool:
     name = part.event.partition("/")[0]
     tuples = name == "messages" and "messages-tuple" in modes
     return part.event == FIRST or name in modes or tuples
-
-
-def _client(deployment: Deployment) -> httpx.AsyncClient:
-    """Streams have a pool of their own: held connections would starve everything else."""
-    client = _clients.get(deployment)
-    if client is None:
-        client = _clients[deployment] = deployment.connection.stream_client()
-    return client

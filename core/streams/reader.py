@@ -29,6 +29,7 @@ from langgraph_sdk.sse import SSEDecoder, aiter_lines_raw
 
 from prefect_langgraph.errors import InvalidRequestError, StreamBrokenError
 from prefect_langgraph.models import RunHandle, RunStatus, StreamPart
+from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
@@ -255,7 +256,7 @@ class StreamReader:
                 await self._sleep(pause)
 
     async def _look(self) -> RunStatus:
-        return (await self._deployment.waiter.look(self._handle, deadline=self._deadline)).status
+        return (await self._deployment.part(Waiter).look(self._handle, deadline=self._deadline)).status
 
     async def _connection(self) -> AsyncGenerator[StreamPart, None]:
         """The new parts of one connection, to its end."""

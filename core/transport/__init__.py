@@ -7,6 +7,7 @@
 | `deadline`    | a caller's wall-clock limit |
 | `connection`  | where a deployment is and how to talk to it |
 | `deployment`  | the client of a connection, and sending requests with patience |
+| `answers`     | whether an answer is the deployment's own, or a gateway's |
 | `http_errors` | what the SDK raised, as errors of this package |
 | `pruning`     | deleting throw-away threads, many at a time |
 """

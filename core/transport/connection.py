@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import httpx
@@ -16,6 +18,12 @@ from prefect_langgraph.transport.http_errors import (
     arefuse_redirect,
     refuse_redirect,
 )
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """What every client of this process trusts: a megabyte and 25 ms of CPU, so it is made once."""
+    return httpx.create_ssl_context()
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class Connection:
         patience_seconds: How long one call goes on when the server is not there or overloaded.
             Waits for a run go on until the caller's own deadline.
         header_policy: What the headers of a request that makes a run are held against, or None.
+        reread: Gives the connection as the saved block has it now, or None where that cannot be
+            learned. None for a block that was not saved.
     """
 
     url: str
@@ -42,6 +52,9 @@ class Connection:
     timeout_seconds: float = 60.0
     patience_seconds: float = 30.0
     header_policy: HeaderPolicy | None = None
+    reread: Callable[[], Awaitable[Connection | None]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Connection holds secrets and is not pickled: give the saved block's name")
@@ -72,6 +85,7 @@ class Connection:
             headers=self.all_headers(),
             timeout=self._timeout(),
             limits=limits,
+            verify=_tls(),
             event_hooks={"response": [arefuse_redirect]},
         )
 
@@ -83,6 +97,7 @@ class Connection:
                 headers=self.all_headers(),
                 timeout=self._timeout(),
                 limits=self._limits(),
+                verify=_tls(),
                 event_hooks={"response": [refuse_redirect]},
             )
         )

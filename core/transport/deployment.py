@@ -1,38 +1,49 @@
 """One pooled client per deployment and set of secrets, on the shared loop.
 
-A `Deployment` is a connection's client, its waiter and what was learned about the server; it lives on
-the shared loop and is found by `deployment_for`.
+A `Deployment` is a connection's client on the shared loop, found by `deployment_for`. What the packages
+above keep for a deployment hangs on it as a part, which it does not know by name.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
+import httpx
 import orjson
 
-from prefect_langgraph.errors import InvalidRequestError, UnreachableError
+from prefect_langgraph.errors import InvalidRequestError, NotFoundError, UnreachableError
 from prefect_langgraph.logs import run_logger
-from prefect_langgraph.ownership.heartbeat import Leases
-from prefect_langgraph.runs.lookup import Lookup
-from prefect_langgraph.runs.poller import Waiter
+from prefect_langgraph.transport.answers import refuse_strange_answer
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.http_errors import (
     is_transient,
     not_executed,
     retry_after_of,
+    status_code_of,
     to_error,
 )
-from prefect_langgraph.transport.pruning import Pruner, ReleasedResults
 
 T = TypeVar("T")
+PartT = TypeVar("PartT")
 
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.2, 5.0
+_REREAD_EVERY_SECONDS = 1.0
+_OPEN_PATHS = ("/ok", "/info")  # answered whatever the key is
+
+ANSWER_SECONDS = 5.0
+"""How long a request that changes something may still be answered after its caller has gone."""
+
+KEPT_UNUSED = 8
+"""So many deployments that nobody uses keep their clients, and what was learned, for the next call."""
 
 
 class InDoubtError(Exception):
@@ -45,6 +56,11 @@ class InDoubtError(Exception):
         super().__init__(type(cause).__name__)
         self.cause = cause
 
+    @property
+    def status_code(self) -> int | None:
+        """The HTTP status that was the answer, None when there was none."""
+        return getattr(self.cause, "status_code", None)
+
     def public(self) -> Exception:
         """The error for a caller who must not send the request again, nor have it retried."""
         if isinstance(self.cause, UnreachableError):
@@ -52,26 +68,85 @@ class InDoubtError(Exception):
         return self.cause
 
 
+class _Attempts:
+    """The attempts of one request: for how long they go on, and when the next one is due."""
+
+    def __init__(self, deadline: Deadline, patience_seconds: float) -> None:
+        self._deadline = deadline
+        self._patience = patience_seconds
+        self._first_failure: float | None = None
+        self._backoff = _FIRST_BACKOFF
+        self.failures = 0
+
+    def pause(self, error: Exception, *, patient: bool) -> float | None:
+        """Seconds until the next attempt; None when this one was the last."""
+        now = time.monotonic()
+        self.failures += 1
+        self._first_failure = now if self._first_failure is None else self._first_failure
+        pause = retry_after_of(error)
+        ends = [end for end in [self._deadline.end] if end is not None]
+        if patient and pause is None:
+            ends.append(self._first_failure + self._patience)
+        if pause is None:
+            pause = self._backoff * random.uniform(0.5, 1.0)  # noqa: S311
+            self._backoff = min(self._backoff * 2, _LAST_BACKOFF)
+        # Also a server that says "now" is given a moment.
+        pause = max(pause, _FIRST_BACKOFF / 2)
+        return None if ends and now + pause >= min(ends) else pause
+
+
 class Deployment:
-    """A deployment's client on the shared loop, and what was learned about its server."""
+    """A deployment's client on the shared loop, and what the packages above keep for it."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.client = connection.async_client()
-        self.lookup = Lookup(self)
-        self.waiter = Waiter(self)
-        self.pruner = Pruner(self)
-        self.released = ReleasedResults()
-        self.leases = Leases(self)
-        # Threads by which calls were claimed that a run's key does not lead to, by run.
-        self.places: dict[str, tuple[str, ...]] = {}
-        # Cleared for good by the first answer that shows the server has no /runs/batch.
-        self.creates_batches = True
+        self._parts: dict[Any, Any] = {}
+        self._https: list[httpx.AsyncClient] = []
+        self.add_client(self.client.http.client)
+        self._users: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        # True once the server has let these secrets in: a refusal may mean that they were rotated.
+        self._let_in = False
+        self._rereading = asyncio.Lock()
+        self._reread_at = 0.0
+        self._former_secrets: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
         """The deployment's address."""
         return self.connection.url
+
+    def part(self, kind: Callable[[Deployment], PartT]) -> PartT:
+        """What a package above keeps for this deployment; `kind` makes it on first use."""
+        if kind not in self._parts:
+            self._parts[kind] = kind(self)
+        found: PartT = self._parts[kind]
+        return found
+
+    def add_client(self, http: httpx.AsyncClient) -> None:
+        """Have a client's answers checked, its secrets renewed, and itself closed, with the others."""
+        hooks = http.event_hooks
+        hooks["response"] = [*hooks["response"], refuse_strange_answer, self._note_let_in]
+        http.event_hooks = hooks
+        self._https.append(http)
+
+    async def _note_let_in(self, response: httpx.Response) -> None:
+        self._let_in |= response.is_success and not response.request.url.path.endswith(_OPEN_PATHS)
+
+    def used_by(self, task: asyncio.Task[Any] | None) -> None:
+        """Keep the clients open until this task has ended."""
+        if task is not None:
+            self._users.add(task)
+
+    @property
+    def is_used(self) -> bool:
+        """True while a task that uses it has not ended."""
+        return any(not task.done() for task in self._users)
+
+    async def aclose(self) -> None:
+        """Close the clients and their sockets."""
+        for http in self._https:
+            await http.aclose()
 
     async def send(
         self,
@@ -82,6 +157,8 @@ class Deployment:
         hidden: Any = None,
         repeatable: bool = True,
         patient: bool = True,
+        within_wait: bool = False,
+        abandoned: asyncio.Event | None = None,
     ) -> T:
         """Send a request, wait out what is transient, and raise this package's errors.
 
@@ -93,10 +170,15 @@ class Deployment:
             repeatable: False for a request that must not be sent again when the server may have
                 acted on it; then `InDoubtError` is raised instead.
             patient: True gives up after the connection's patience, False only at the deadline.
+            within_wait: True takes a 403, too, for a key that is being rotated.
+            abandoned: Set for a caller that has gone: nothing is sent from then on. See
+                `answer_to_abandoned`.
         """
-        first_failure: float | None = None
-        backoff = _FIRST_BACKOFF
+        attempts = _Attempts(deadline, self.connection.patience_seconds)
         while True:
+            if abandoned is not None and abandoned.is_set():
+                raise asyncio.CancelledError
+            used = self.connection
             try:
                 return await request()
             except orjson.JSONEncodeError as error:
@@ -104,42 +186,142 @@ class Deployment:
                     f"Could not {doing}: a value is not JSON ({error}).", url=self.url
                 ) from None
             except Exception as error:  # noqa: BLE001 - every one is mapped and raised
-                if not is_transient(error):
+                refused = status_code_of(error) in (401, 403)
+                if refused and await self._has_new_secrets(used):
+                    continue
+                rotated = refused and self._may_be_rotated(error, within_wait)
+                if not rotated and not is_transient(error):
                     raise self.error(error, doing, hidden) from None
                 if not repeatable and not not_executed(error):
                     raise InDoubtError(self.error(error, doing, hidden)) from None
-                now = time.monotonic()
-                first_failure = now if first_failure is None else first_failure
-                pause = retry_after_of(error)
-                ends = [end for end in [deadline.end] if end is not None]
-                if patient and pause is None:
-                    ends.append(first_failure + self.connection.patience_seconds)
+                pause = attempts.pause(error, patient=patient or rotated)
                 if pause is None:
-                    pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311
-                    backoff = min(backoff * 2, _LAST_BACKOFF)
-                # Also a server that says "now" is given a moment.
-                pause = max(pause, _FIRST_BACKOFF / 2)
-                if ends and now + pause >= min(ends):
                     raise self.error(error, doing, hidden) from None
-                if now == first_failure:
+                if attempts.failures == 1:
                     run_logger().warning("Could not %s (%s); trying again", doing, type(error).__name__)
-                await asyncio.sleep(pause)
+                await _pause(pause, abandoned)
+
+    # -- secrets -----------------------------------------------------------------------------------
+
+    def _may_be_rotated(self, error: Exception, within_wait: bool) -> bool:
+        """Whether a refusal may be over soon: of a key that worked before."""
+        return self._let_in and (within_wait or status_code_of(error) == 401)
+
+    async def _has_new_secrets(self, used: Connection) -> bool:
+        """Look the block up again, since its key was refused; True when it has other secrets now."""
+        async with self._rereading:
+            if self.connection is not used:
+                return True
+            now = time.monotonic()
+            if used.reread is None or now - self._reread_at < _REREAD_EVERY_SECONDS:
+                return False
+            self._reread_at = now
+            saved = await used.reread()
+            # Secrets are for one address only.
+            if saved is None or saved.url != used.url or saved.all_headers() == used.all_headers():
+                return False
+            self._renew(saved)
+            return True
+
+    def _renew(self, saved: Connection) -> None:
+        self._former_secrets = self.connection.secrets
+        self.connection = replace(self.connection, api_key=saved.api_key, headers=saved.headers)
+        for http in self._https:
+            http.headers = httpx.Headers(self.connection.all_headers())
+        run_logger().info("The secrets of block %r have changed; the new ones are used", saved.name)
+
+    async def thread(
+        self, thread_id: str, deadline: Deadline, *, patient: bool = True
+    ) -> dict[str, Any] | None:
+        """A thread's row, or None when the server says that there is none.
+
+        `patient` gives up after the connection's patience also where there is no deadline.
+        """
+        threads = self.client.threads
+        try:
+            found = await self.send(
+                lambda: threads.get(thread_id),
+                doing="ask for a thread",
+                deadline=deadline,
+                patient=patient or deadline.end is not None,
+                within_wait=True,
+            )
+            return dict(found)
+        except NotFoundError:
+            return None
 
     def error(self, error: Exception, doing: str, hidden: Any = None) -> Exception:
         """This package's error for what the SDK raised."""
-        secrets = self.connection.secrets
+        secrets = (*self.connection.secrets, *self._former_secrets)
         return to_error(error, url=self.url, doing=doing, hidden=[hidden, *secrets])
 
 
-_deployments: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Deployment]] = (
+async def answer_to_abandoned(sending: asyncio.Task[T], abandoned: asyncio.Event) -> T | None:
+    """What came of a request that must not be sent twice, whose caller was cancelled meanwhile.
+
+    Args:
+        sending: `send`, as a task that the caller waited for shielded.
+        abandoned: What `send` was given.
+
+    Returns:
+        The answer; None when the server surely did not act on it.
+
+    Raises:
+        InDoubtError: Whether the server acted on it is unknown.
+    """
+    abandoned.set()
+    await asyncio.wait([sending], timeout=ANSWER_SECONDS)
+    if not sending.done():
+        sending.cancel()
+        await asyncio.wait([sending])
+        raise InDoubtError(TimeoutError(f"no answer for {ANSWER_SECONDS:g} s"))
+    if sending.cancelled():
+        return None
+    error = sending.exception()
+    if isinstance(error, InDoubtError):
+        raise error
+    return sending.result() if error is None else None
+
+
+async def _pause(seconds: float, abandoned: asyncio.Event | None) -> None:
+    if abandoned is None:
+        await asyncio.sleep(seconds)
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await abandoned.wait()
+    except TimeoutError:
+        return
+
+
+_deployments: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, OrderedDict[str, Deployment]] = (
     weakref.WeakKeyDictionary()
 )
+_closing: set[asyncio.Task[None]] = set()
 
 
 def deployment_for(connection: Connection) -> Deployment:
-    """The deployment of a connection on the running loop; one client for equal connections."""
-    on_loop = _deployments.setdefault(asyncio.get_running_loop(), {})
+    """The deployment of a connection on the running loop, for the task that asks.
+
+    Equal connections share one client. Clients that nobody uses are closed, but for the last few.
+    """
+    on_loop = _deployments.setdefault(asyncio.get_running_loop(), OrderedDict())
     fingerprint = connection.fingerprint()
     if fingerprint not in on_loop:
         on_loop[fingerprint] = Deployment(connection)
-    return on_loop[fingerprint]
+    on_loop.move_to_end(fingerprint)
+    deployment = on_loop[fingerprint]
+    deployment.used_by(asyncio.current_task())
+    if len(on_loop) > KEPT_UNUSED:
+        _close_unused(on_loop)
+    return deployment
+
+
+def _close_unused(on_loop: OrderedDict[str, Deployment]) -> None:
+    unused = [fingerprint for fingerprint, found in on_loop.items() if not found.is_used]
+    for fingerprint in unused[:-KEPT_UNUSED]:
+        closing = on_loop.pop(fingerprint).aclose()
+        # Without the caller's context, which is none of its business.
+        task = asyncio.get_running_loop().create_task(closing, context=contextvars.Context())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)

@@ -21,7 +21,7 @@ from typing import Any, Generic, Self, TypeVar
 import anyio
 
 from prefect_langgraph.errors import LangGraphError
-from prefect_langgraph.transport.loop import CLEANUP_SECONDS, _Call, io_loop
+from prefect_langgraph.transport.loop import CLEANUP_SECONDS, Call, io_loop
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Feed(Generic[T]):
         self._arguments = arguments
         self._room: asyncio.Semaphore | None = None
         self._deliver: Callable[[Any], object] | None = None
-        self._call: _Call[None] | None = None
+        self._call: Call[None] | None = None
         self._stopped = threading.Event()
         self._cancelled = False
 
@@ -86,7 +86,7 @@ class Feed(Generic[T]):
             self._cancelled = True
             self._call.cancel()
 
-    def _begin(self, deliver: Callable[[Any], object]) -> _Call[None]:
+    def _begin(self, deliver: Callable[[Any], object]) -> Call[None]:
         self._deliver = deliver
         control = feed_control.get()
         call = self._call = io_loop().begin(self._produce, deliver)

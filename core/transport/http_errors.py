@@ -3,7 +3,7 @@
 Every error of `langgraph_sdk.errors` and every `httpx` error that a request can give ends here; a
 test proves the mapping complete.
 
-- Transient: the same request may succeed later. No answer, one that is no JSON, 429 or 5xx.
+- Transient: the same request may succeed later. No answer, one that is no JSON, 429, 5xx but for 501.
 - Not executed: the server surely did not act on it, so it may be sent again.
 """
 
@@ -84,10 +84,11 @@ async def arefuse_redirect(response: httpx.Response) -> None:
 
 
 def is_transient(error: Exception) -> bool:
-    """True when the same request may succeed later: no answer, 429 or 5xx."""
+    """True when the same request may succeed later: no answer, 429, or 5xx but for 501."""
     status = status_code_of(error)
     if status is not None:
-        return status == 429 or status >= 500
+        # 501 is for what the server will never do.
+        return status == 429 or (status >= 500 and status != 501)
     return isinstance(error, _TRANSIENT) and not isinstance(error, _PERMANENT)
 
 
@@ -247,3 +248,14 @@ def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> D
     if isinstance(error, _WRONG_CALL):
         return InvalidRequestError(f"Could not {doing}: {said}", url=url)
     return DeploymentError(f"Could not {doing} at {url}: {said}", url=url)
+
+
+def failed_on_input(doing: str, url: str) -> InvalidRequestError:
+    """The error for an input on which the server fails each time, while it is there for others."""
+    return InvalidRequestError(
+        f"Could not {doing}: {url} fails on this input. It answers 500 whenever this is sent, and it "
+        "answers other requests meanwhile, so nothing was started and a retry would not help. Look for "
+        "a value that its database cannot hold, such as a NUL character, and into its log.",
+        status_code=500,
+        url=url,
+    )

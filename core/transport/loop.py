@@ -34,7 +34,7 @@ CLEANUP_SECONDS = 30.0
 _FIRST_SLICE, _LAST_SLICE = 0.05, 1.0
 
 
-class _Call(Generic[T]):
+class Call(Generic[T]):
     """A coroutine on its way on another OS thread's loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
@@ -143,7 +143,7 @@ class IOLoop:
                 f"{function.__name__}: the synchronous form was called on prefect-langgraph's own "
                 "event loop, where it would wait for itself. Await the asynchronous twin instead."
             )
-        call = _Call(self._running_loop(), function(*args, **kwargs))
+        call = Call(self._running_loop(), function(*args, **kwargs))
         try:
             call.start()
             call.wait()
@@ -155,9 +155,9 @@ class IOLoop:
 
     def begin(
         self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
-    ) -> _Call[T]:
+    ) -> Call[T]:
         """Start a coroutine function and return at once; whoever calls must see to its end."""
-        call = _Call(self._running_loop(), function(*args, **kwargs))
+        call = Call(self._running_loop(), function(*args, **kwargs))
         call.start()
         return call
 
@@ -167,7 +167,7 @@ class IOLoop:
         """Run a coroutine function to its end for a caller on any event loop."""
         if self.is_current_thread:
             return await function(*args, **kwargs)
-        call = _Call(self._running_loop(), function(*args, **kwargs))
+        call = Call(self._running_loop(), function(*args, **kwargs))
         try:
             call.start()
             return await asyncio.wrap_future(call.outcome)

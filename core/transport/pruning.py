@@ -51,6 +51,7 @@ class Pruner:
         self._waiting |= ids
         if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._prune_soon())
+            self._deployment.used_by(self._next)
         # Shielded: others wait for the same request.
         await asyncio.shield(self._next)
 
@@ -95,7 +96,7 @@ class Pruner:
 class ReleasedResults:
     """The last results whose threads were given back: whoever joins again meets the same outcome."""
 
-    def __init__(self) -> None:
+    def __init__(self, _deployment: Deployment) -> None:
         self._results: OrderedDict[str, tuple[RunResult, int]] = OrderedDict()
         self._bytes = 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 
@@ -35,6 +36,6 @@ def reader(
     finally:
         os.environ.clear()
         os.environ.update(before)
-        with LangGraphCredentials.load(default_block).get_sync_client() as client:
+        with sync_sdk(langgraph_server.url) as client:
             for cron in client.crons.search(limit=1000):
                 client.crons.delete(cron["cron_id"])

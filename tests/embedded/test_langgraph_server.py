@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from langgraph_sdk import get_sync_client
 
+from plain_sdk import sync_sdk
 from prefect_langgraph.testing import LangGraphServer, ServerStartError, run_langgraph_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def own_server() -> Iterator[LangGraphServer]:
 
 
 def test_restart_keeps_address_and_state(own_server: LangGraphServer) -> None:
-    with get_sync_client(url=own_server.url, api_key=None) as client:
+    with sync_sdk(own_server.url) as client:
         thread_id = client.threads.create()["thread_id"]
         client.runs.wait(thread_id, "worker", input={"tag": "kept"})
     url, pid = own_server.url, own_server.pid
@@ -51,7 +51,7 @@ def test_restart_keeps_address_and_state(own_server: LangGraphServer) -> None:
     own_server.restart()
 
     assert (own_server.url, own_server.pid != pid) == (url, True)
-    with get_sync_client(url=own_server.url, api_key=None) as client:
+    with sync_sdk(own_server.url) as client:
         assert client.threads.get_state(thread_id)["values"]["result"] == "kept"
 
 
@@ -163,7 +163,7 @@ def test_keys_of_the_environment_do_not_reach_the_server(
     config.write_text(json.dumps(settings))
     with (
         run_langgraph_server(config, env={"GIVEN": "1"}) as server,
-        get_sync_client(url=server.url, api_key=None) as client,
+        sync_sdk(server.url) as client,
     ):
         env = client.runs.wait(None, "g", input={})["env"]
     assert "LANGSMITH_API_KEY" not in env

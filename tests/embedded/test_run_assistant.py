@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from langgraph_sdk import get_sync_client
 from prefect.states import State
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import (
     JoinTimeoutError,
     LangGraphAssistant,
@@ -88,7 +88,7 @@ def test_run_past_its_deadline_fails_the_flow_run_and_is_cancelled(
     )
     with pytest.raises(JoinTimeoutError):
         noted(worker, {"sleep": 600}, max_wait_seconds=1)
-    with get_sync_client(url=langgraph_server.url, api_key=None) as client:
+    with sync_sdk(langgraph_server.url) as client:
         assert not left_by(client, ids[0])
 
 

@@ -8,6 +8,7 @@ import uuid
 import httpx
 import pytest
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import (
     LangGraphAssistant,
     LangGraphCredentials,
@@ -100,6 +101,6 @@ def test_call_without_credentials_uses_the_block_named_default(
 ) -> None:
     LangGraphCredentials(url=langgraph_server.url).save("default", overwrite=True)
     thread_id = create_thread()
-    with LangGraphCredentials(url=langgraph_server.url).get_sync_client() as client:
+    with sync_sdk(langgraph_server.url) as client:
         assert client.threads.get(thread_id)["thread_id"] == thread_id
     delete_thread(thread_id)

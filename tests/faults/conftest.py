@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults._books import Books
+from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
 from proxy import Proxy, run_proxy
@@ -62,7 +63,7 @@ def _books(
 ) -> Iterator[Books]:
     block = f"fault-{uuid.uuid4().hex[:12]}"
     LangGraphCredentials(url=proxy.url, patience_seconds=patience_seconds).save(block)
-    with LangGraphCredentials(url=server.url).get_sync_client() as client:
+    with sync_sdk(server.url) as client:
         books = Books(proxy, client, executions, block)
         yield books
         books.clear()

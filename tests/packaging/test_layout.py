@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ FUNCTION, MODULES = 60, 9
 
 # The public names are gathered, lazily, in the one; the other is the command line over everything.
 MAY_IMPORT_ALL = {"core/__init__.py", "core/cli.py"}
+
+# From the top to the bottom: a package imports only what stands after it.
+ORDER = [
+    *("doctor", "approvals", "suspension", "crons", "cleanup", "many_runs", "streams", "runs"),
+    *("ownership", "reports", "transport", "headers", "schedules", "testing"),
+    *("results", "arguments", "errors", "models", "canonical", "logs", "_version"),
+]
+# Errors carry results, and results raise errors: the one arrow of types that goes up.
+TYPES_GO_UP = {("core/errors.py", "prefect_langgraph.results")}
 
 # What tests import from each other lies below tests/.
 OURS = {"prefect_langgraph", *(path.stem for path in (ROOT / "tests").iterdir())}
@@ -62,6 +72,45 @@ def test_package_imports_only_what_is_below_it(file: Path) -> None:
         if (layer := layer_of(module)) is not None and LAYERS.index(layer) > own
     ]
     assert wrong == []
+
+
+CORE = [
+    file for file in PACKAGE if file.is_relative_to(ROOT / "core") and name(file) not in MAY_IMPORT_ALL
+]
+
+
+@pytest.mark.parametrize("file", CORE, ids=name)
+def test_packages_of_core_import_only_what_stands_below_them(file: Path) -> None:
+    own = ORDER.index(file.relative_to(ROOT / "core").parts[0].removesuffix(".py"))
+    wrong = [
+        f"{name(file)}:{line} imports {module}"
+        for line, module in imports(parse(file))
+        if module.startswith("prefect_langgraph.")
+        and ORDER.index(module.split(".")[1]) < own
+        and (name(file), module.rpartition(".")[0]) not in TYPES_GO_UP
+    ]
+    assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {dotted(file): file for file in PACKAGE if name(file) not in MAY_IMPORT_ALL}
+    below = {
+        module: {found for _, path in imports(parse(file)) if (found := home_of(path, modules))}
+        for module, file in modules.items()
+    }
+    below["prefect_langgraph.errors"].discard("prefect_langgraph.results")
+    TopologicalSorter(below).prepare()
+
+
+def dotted(file: Path) -> str:
+    top, *rest = file.relative_to(ROOT).with_suffix("").parts
+    parts = [*([] if top == "core" else [top]), *rest]
+    return ".".join(["prefect_langgraph", *parts]).removesuffix(".__init__")
+
+
+def home_of(path: str, modules: Container[str]) -> str | None:
+    """The module of ours that an imported name is in, or is."""
+    return next((home for home in (path, path.rpartition(".")[0]) if home in modules), None)
 
 
 @pytest.mark.parametrize("file", PACKAGE, ids=name)
@@ -137,6 +186,18 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
         docstring = function.body[0]
         total -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
     return total
+
+
+@pytest.mark.parametrize("file", PACKAGE, ids=name)
+def test_private_names_stay_in_their_module(file: Path) -> None:
+    wrong = [
+        f"{name(file)}:{line} imports {module}"
+        for line, module in imports(parse(file))
+        if module.startswith("prefect_langgraph.")
+        and module.rpartition(".")[2].startswith("_")
+        and not module.endswith("__version__")
+    ]
+    assert wrong == []
 
 
 def test_no_folder_shadows_the_installed_package() -> None:

@@ -22,6 +22,8 @@ from proxy._faults import (
     LoseRequest,
     LoseResponse,
     Rewrite,
+    Silence,
+    gateway_page,
     unhandled_500,
 )
 from proxy._proxy import Proxy, Rule, run_proxy
@@ -41,6 +43,8 @@ __all__ = [
     "Response",
     "Rewrite",
     "Rule",
+    "Silence",
+    "gateway_page",
     "run_proxy",
     "unhandled_500",
 ]

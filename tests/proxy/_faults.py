@@ -83,17 +83,20 @@ class Answer:
         body: JSON, or text for a text/plain answer; the status in words when left out.
         retry_after: The Retry-After header, in seconds or as a date.
         close: True closes the connection afterwards.
+        media_type: The content type; None goes by the body.
     """
 
     status: int
     body: Any = None
     retry_after: float | str | None = None
     close: bool = False
+    media_type: str | None = None
 
     async def apply(self, exchange: Exchange) -> None:
         plain = isinstance(self.body, str)
         body = self.body if self.body is not None else {"detail": f"status {self.status}, by the proxy"}
-        headers = [("content-type", "text/plain" if plain else "application/json")]
+        kind = self.media_type or ("text/plain" if plain else "application/json")
+        headers = [("content-type", kind)]
         if self.retry_after is not None:
             headers.append(("retry-after", str(self.retry_after)))
         payload = body.encode() if plain else json.dumps(body).encode()
@@ -103,6 +106,19 @@ class Answer:
 def unhandled_500() -> Answer:
     """What an unhandled exception in the real server looks like: text, and the connection closed."""
     return Answer(500, "Internal Server Error", close=True)
+
+
+def gateway_page(status: int) -> Answer:
+    """The HTML with which a gateway answers while the deployment behind it is replaced."""
+    return Answer(status, f"<html><h1>{status}</h1>nobody here</html>", media_type="text/html")
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Take a request and never answer, nor tell the real server."""
+
+    async def apply(self, exchange: Exchange) -> None:
+        await asyncio.Event().wait()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from proxy import Proxy, run_proxy
@@ -24,7 +25,7 @@ def credentials(langgraph_server: LangGraphServer) -> LangGraphCredentials:
 @pytest.fixture(scope="session")
 def client(credentials: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
     """The plain SDK: what the server itself says."""
-    with credentials.get_sync_client() as client:
+    with sync_sdk(credentials.url) as client:
         yield client
 
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import (
     CronHandle,
     LangGraphCredentials,
@@ -75,7 +76,7 @@ def until(asked: Callable[[], Any], seconds: float = 30) -> Any:
 @pytest.fixture
 def firings(firing_server: LangGraphServer) -> Iterator[Firings]:
     credentials = LangGraphCredentials(url=firing_server.url)
-    with credentials.get_sync_client() as client:
+    with sync_sdk(credentials.url) as client:
         firings = Firings(credentials, client)
         yield firings
         for cron in search_crons(credentials=credentials):

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.errors import APIError
 
+from plain_sdk import sync_sdk
 from prefect_langgraph.errors import ScheduleError
 from prefect_langgraph.schedules import next_fires, to_deploy_cron
 from prefect_langgraph.schedules.clock import clock_changes
@@ -95,7 +95,7 @@ json.dump([next_cron_date(cron, datetime.fromisoformat(base), timezone).isoforma
 
 @pytest.fixture(scope="module")
 def client(langgraph_server: LangGraphServer) -> Iterator[SyncLangGraphClient]:
-    with get_sync_client(url=langgraph_server.url, api_key=None) as client:
+    with sync_sdk(langgraph_server.url) as client:
         yield client
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import (
     FanOutError,
     FanOutResult,
@@ -160,7 +161,7 @@ def test_server_that_goes_down_in_the_middle_costs_no_outcome_and_makes_no_run_t
     mark, count = new_mark(), 100
     seen: set[str] = set()
 
-    with LangGraphCredentials(url=crashing_server.url).get_sync_client() as client:
+    with sync_sdk(crashing_server.url) as client:
 
         def restart() -> None:
             assert until(lambda: _ended(client, mark) >= count // 4, seconds=60)

@@ -12,7 +12,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect import Flow, flow, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runtime import flow_run
-from prefect.states import Paused, Running
+from prefect.states import Failed, Paused, Running
 
 from prefect_langgraph import (
     InvalidRequestError,
@@ -392,6 +392,26 @@ def test_server_that_is_gone_ends_the_release_at_its_deadline(
     assert "The sweep tries again." in caplog.text
 
 
+@pytest.mark.parametrize("status", [403, 404, 501])
+def test_server_that_forbids_crons_is_released_of_the_rest(
+    through_proxy: LangGraphCredentials,
+    proxy: Proxy,
+    ended: Ended,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    work, row, tags = ended
+    block = f"no-crons-{status}"
+    through_proxy.save(block, overwrite=True)  # type: ignore[unused-coroutine]
+    proxy.on("*", "/runs/crons", Answer(status), times=None)
+    with LangGraphCredentials(url=proxy.url).get_sync_client() as client:
+        client.threads.create(metadata=tags)
+        _call_hook(with_finalizer(block)(work), row)
+        assert client.threads.search(metadata=tags) == []
+    assert [record.message for record in caplog.records if record.levelname != "INFO"] == []
+    assert "1 thread deleted" in caplog.text
+
+
 def test_several_blocks_are_released_and_a_missing_one_is_told(
     client: SyncLangGraphClient, ended: Ended, prefect_server: PrefectServer
 ) -> None:
@@ -466,6 +486,75 @@ def test_hooks_are_added_beside_those_already_there() -> None:
         assert hooks is not None
         assert hooks[0] is own
         assert len(hooks) == 2
+
+
+def noted(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Somebody's own hook."""
+
+
+def test_flows_that_share_a_list_of_hooks_are_not_finalized_with_each_other() -> None:
+    shared: list[Any] = [noted]
+
+    @with_finalizer
+    @flow(on_completion=shared, on_failure=shared, on_crashed=shared)
+    def finalized() -> None:
+        """Nothing."""
+
+    @flow(on_completion=shared)
+    def other() -> None:
+        """Nothing."""
+
+    assert shared == [noted]
+    assert other.on_completion_hooks == [noted]
+    for hooks in (
+        finalized.on_completion_hooks,
+        finalized.on_failure_hooks,
+        finalized.on_crashed_hooks,
+    ):
+        assert hooks is not None
+        assert len(hooks) == 2
+
+
+def test_flow_whose_copy_is_finalized_is_not() -> None:
+    @flow(on_completion=[noted])
+    def work() -> None:
+        """Nothing."""
+
+    copy = with_finalizer(BLOCK)(work.with_options(name="copy"))
+    assert work.on_completion_hooks == [noted]
+    assert len(copy.on_completion_hooks or []) == 2
+    again = copy.with_options(name="finalized as well")
+    assert len(again.on_completion_hooks or []) == 2
+
+
+@pytest.mark.parametrize("given", [{}, {"credentials": None}], ids=["left out", "None"])
+def test_parameter_that_was_left_out_names_the_block_of_its_default(
+    client: SyncLangGraphClient, given: dict[str, Any]
+) -> None:
+    @with_finalizer(parameter="credentials")
+    @flow
+    def work(credentials: str | None = BLOCK) -> None:
+        """Deployed, and run without parameters."""
+
+    row, tags = _flow_run(work, Failed())
+    assert row.parameters == {}
+    thread_id = client.threads.create(metadata=tags)["thread_id"]
+    _call_hook(work, row.model_copy(update={"parameters": given}))
+    left = left_by(client, row.id).threads
+    if given:
+        # None was given, and names the block called default.
+        assert left == [thread_id]
+        client.threads.delete(thread_id)
+    else:
+        assert left == []
+
+
+def test_parameter_that_the_flow_does_not_have_is_refused() -> None:
+    def work(credentials: str) -> None:
+        """Nothing."""
+
+    with pytest.raises(InvalidRequestError, match=r"'credential'.*credentials"):
+        with_finalizer(parameter="credential")(flow(work))
 
 
 @pytest.mark.parametrize("wrong", [3, [], [3], ""])

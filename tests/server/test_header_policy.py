@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 
+from plain_sdk import sync_sdk
 from prefect_langgraph.headers import HeaderPolicy
 from prefect_langgraph.testing import run_langgraph_server
 
@@ -143,7 +143,7 @@ def server(folder: Path, http: dict[str, Any]) -> Iterator[SyncLangGraphClient]:
     file.write_text(json.dumps({"dependencies": ["."], "graphs": graphs, "http": http}), "utf-8")
     with (
         run_langgraph_server(file, jobs=20) as running,
-        get_sync_client(url=running.url, api_key=None) as client,
+        sync_sdk(running.url) as client,
     ):
         yield client
 

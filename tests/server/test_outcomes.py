@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
+from plain_sdk import async_sdk
 from prefect_langgraph import (
     LangGraphCredentials,
     RunCancelledError,
@@ -26,7 +27,7 @@ SCENARIOS = scenarios()
 
 
 async def play(url: str, chosen: list[Scenario]) -> dict[Scenario, Seen | BaseException]:
-    async with LangGraphCredentials(url=url).get_client() as client:
+    async with async_sdk(url) as client:
         return await Stage(url, client).play(chosen)
 
 
@@ -79,7 +80,7 @@ def test_rolled_back_run_that_was_seen_alive_is_cancelled(
     credentials = LangGraphCredentials(url=proxy.url)
 
     async def main() -> None:
-        async with credentials.get_client() as client:
+        async with async_sdk(credentials.url) as client:
             thread_id = (await client.threads.create())["thread_id"]
             run_id = (await client.runs.create(thread_id, "worker", input={"sleep": 60}))["run_id"]
             handle = RunHandle(run_id=run_id, thread_id=thread_id, assistant_id="worker", url=proxy.url)

@@ -17,6 +17,8 @@ from proxy import (
     LoseResponse,
     Proxy,
     Rewrite,
+    Silence,
+    gateway_page,
     unhandled_500,
 )
 
@@ -76,6 +78,26 @@ def test_unhandled_500_is_text_and_closes_the_connection(http: httpx.Client, pro
     assert answer.headers["content-type"] == "text/plain"
     assert http.get("/ok").status_code == 200
     assert proxy.connections == 2
+
+
+@pytest.mark.parametrize("status", [200, 404, 502])
+def test_gateways_page_is_html_that_the_server_has_not_made(
+    http: httpx.Client, proxy: Proxy, status: int
+) -> None:
+    proxy.on("GET", "/ok", gateway_page(status))
+    answer = http.get("/ok")
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "text/html"
+    assert proxy.done("GET", "/ok") == []
+
+
+def test_silence_takes_the_request_and_says_nothing(http: httpx.Client, proxy: Proxy) -> None:
+    proxy.on("GET", "/ok", Silence())
+    with pytest.raises(httpx.ReadTimeout):
+        http.get("/ok", timeout=0.2)
+    assert proxy.count("GET", "/ok") == 1
+    assert proxy.done("GET", "/ok") == []
+    assert http.get("/ok").status_code == 200
 
 
 def test_cut_body_breaks_off_within_the_answer(http: httpx.Client, proxy: Proxy) -> None:

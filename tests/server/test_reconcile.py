@@ -15,6 +15,7 @@ from prefect import flow
 from prefect.artifacts import Artifact
 from prefect.flows import load_flow_from_entrypoint
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import (
     CronPlan,
     CronSpec,
@@ -52,7 +53,7 @@ def block(server: LangGraphServer) -> LangGraphCredentials:
 @pytest.fixture
 def sdk(block: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
     """The plain SDK; the server has no crons before and after."""
-    with block.get_sync_client() as client:
+    with sync_sdk(block.url) as client:
         yield client
         while rows := client.crons.search(limit=1000):
             for row in rows:

@@ -48,7 +48,6 @@ def test_a_thousand_background_runs_are_joined_and_none_is_lost(crowd: LangGraph
     assert [values["answer"] for values in result.values] == [f"You asked: {n}" for n in range(1000)]
 
 
-@pytest.mark.timeout(600)
 def test_three_hundred_mapped_runs_are_joined_and_none_is_lost(crowd: LangGraphCredentials) -> None:
     @flow
     def mapped() -> Any:

@@ -26,6 +26,7 @@ from prefect import flow, task
 from prefect.context import TaskRunContext
 from prefect.states import State
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import (
     InvalidRequestError,
     JoinTimeoutError,
@@ -144,7 +145,7 @@ def credentials(langgraph_server: LangGraphServer) -> LangGraphCredentials:
 
 @pytest.fixture(scope="module")
 def client(credentials: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
-    with credentials.get_sync_client() as client:
+    with sync_sdk(credentials.url) as client:
         yield client
 
 

@@ -49,7 +49,7 @@ from prefect_langgraph.ownership.owner import prefect_api
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import deployment_for
-from proxy import Proxy
+from proxy import Answer, Proxy
 from server.owned import FOREVER, YEARLY, active_runs, left_by, until
 
 BLOCK = "sweep-tests"
@@ -318,6 +318,20 @@ def test_deployment_that_is_away_does_not_keep_others_from_being_swept(
     with pytest.raises(LangGraphError, match="1 step failed"):
         sweep(["sweep-away", BLOCK], grace_seconds=0)
     assert not left_by(client, flow_run_id)
+
+
+@pytest.mark.parametrize("status", [403, 404, 501])
+def test_server_that_forbids_crons_is_swept_of_the_rest(
+    client: SyncLangGraphClient, leave: Leave, proxy: Proxy, status: int
+) -> None:
+    block = f"sweep-no-crons-{status}"
+    LangGraphCredentials(url=proxy.url, patience_seconds=5).save(block, overwrite=True)
+    flow_run_id = leave(Completed())
+    proxy.on("*", "/runs/crons", Answer(status), times=None)
+    report = sweep(block, grace_seconds=0)
+    assert report.failures == ()
+    assert not left_by(client, flow_run_id)
+    assert proxy.count("POST", "/runs/crons") == 1
 
 
 def test_sweep_is_told_as_an_artifact_and_as_an_event(

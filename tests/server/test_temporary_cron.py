@@ -14,6 +14,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect import flow
 from prefect.artifacts import Artifact
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import (
     InvalidRequestError,
     LangGraphCredentials,
@@ -44,7 +45,7 @@ def fires(firing_server: LangGraphServer) -> LangGraphCredentials:
 @pytest.fixture
 def server(fires: LangGraphCredentials) -> Iterator[SyncLangGraphClient]:
     """The plain SDK, for that server."""
-    with fires.get_sync_client() as client:
+    with sync_sdk(fires.url) as client:
         yield client
 
 

@@ -13,8 +13,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from prefect_langgraph import InvalidRequestError, LangGraphCredentials, LangGraphError, RunHandle
+from prefect_langgraph.blocks import credentials as credentials_module
 from prefect_langgraph.blocks.credentials import resolve, resolve_for
-from prefect_langgraph.transport.deployment import deployment_for
+from prefect_langgraph.transport.deployment import KEPT_UNUSED, Deployment, deployment_for
 from prefect_langgraph.transport.loop import IOLoop
 
 URL = "http://localhost:2024"
@@ -270,3 +271,45 @@ def test_equal_blocks_share_a_client_and_others_do_not() -> None:
         loop.close()
     assert found[0] == found[1]
     assert len(set(found)) == 3
+
+
+def test_clients_that_nobody_uses_are_closed_but_for_the_last_few() -> None:
+    loop = IOLoop()
+    kept = asyncio.Event()
+
+    async def deployment_of(number: int) -> Deployment:
+        return deployment_for(LangGraphCredentials(url=URL, api_key=f"{KEY}{number}").connection())
+
+    async def use_until_told() -> Deployment:
+        deployment = await deployment_of(-1)
+        await kept.wait()
+        return deployment
+
+    async def open_clients(found: list[Deployment]) -> list[bool]:
+        await asyncio.sleep(0)  # those that are being closed
+        return [not deployment.client.http.client.is_closed for deployment in found]
+
+    try:
+        using = loop.begin(use_until_told)
+        found = [loop.run(deployment_of, number) for number in range(300)]
+        open_now = loop.run(open_clients, found)
+        using.post(kept.set)
+        used = using.outcome.result(timeout=30)
+        assert not used.client.http.client.is_closed
+    finally:
+        loop.close()
+    # One that was just made is in use until its task has ended.
+    assert sum(open_now) <= KEPT_UNUSED + 1
+    assert open_now[-KEPT_UNUSED:] == [True] * KEPT_UNUSED
+
+
+def test_blocks_that_were_not_saved_are_not_remembered_for_ever() -> None:
+    for number in range(20):
+        block = LangGraphCredentials(url=URL, api_key=f"{KEY}{number}")
+        asyncio.run(resolve(block))
+    assert len(credentials_module._unsaved[URL]) == 2
+    with pytest.raises(LangGraphError, match="several such blocks"):
+        asyncio.run(resolve_for(URL, None, None))
+    for number in range(credentials_module._REMEMBERED_ADDRESSES + 5):
+        asyncio.run(resolve(LangGraphCredentials(url=f"{URL}/{number}")))
+    assert len(credentials_module._unsaved) == credentials_module._REMEMBERED_ADDRESSES

@@ -12,11 +12,10 @@ from langgraph_sdk import schema
 
 from prefect_langgraph import errors
 from prefect_langgraph.models import RunHandle, RunStatus
-from prefect_langgraph.results import RunFailure, RunResult, Usage
+from prefect_langgraph.results import RunFailure, RunResult, Usage, error_of
 from prefect_langgraph.runs.outcomes import (
     RUN_STATUSES,
     THREAD_STATUSES,
-    error_of,
     from_run,
     from_thread,
     lost,

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TextIO
 
@@ -41,7 +41,8 @@ class Terminal:
 
     stream: TextIO
     patch: pytest.MonkeyPatch
-    written: bytearray = field(default_factory=bytearray)
+    reader: threading.Thread
+    written: bytearray
 
     def run(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a coroutine function with this terminal as standard error."""
@@ -50,9 +51,19 @@ class Terminal:
             patch.setattr(sys, "stderr", self.stream)
             asyncio.run(function())
 
+    def close(self) -> None:
+        """Close the program's end, and wait until all that was written there has been gathered."""
+        self.stream.close()
+        self.reader.join()
+
+    def text(self) -> str:
+        """All that was written, once nothing more can come."""
+        self.close()
+        return self.written.decode()
+
     def lines(self) -> list[str]:
-        """The lines that stay on the screen, without colours."""
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.written.decode())
+        """The lines that stay on the screen at the end, without colours."""
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.text())
         return [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n")]
 
 
@@ -61,17 +72,18 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     """A terminal that nobody else writes to."""
     monkeypatch.setenv("COLUMNS", "100")
     master, slave = os.openpty()
-    with os.fdopen(slave, "w", buffering=1, encoding="utf-8") as stream:
-        terminal = Terminal(stream, monkeypatch)
+    written = bytearray()
 
-        def gather() -> None:
-            while data := _read(master):
-                terminal.written.extend(data)
+    def gather() -> None:
+        while data := _read(master):
+            written.extend(data)
 
-        reader = threading.Thread(target=gather)
-        reader.start()
-        yield terminal
-    reader.join()
+    reader = threading.Thread(target=gather)
+    stream = os.fdopen(slave, "w", buffering=1, encoding="utf-8")
+    terminal = Terminal(stream, monkeypatch, reader, written)
+    reader.start()
+    yield terminal
+    terminal.close()
     os.close(master)
 
 
@@ -83,11 +95,8 @@ def _read(master: int) -> bytes:
 
 
 async def _until(terminal: Terminal, text: str) -> None:
-    for _ in range(2_000):
-        if text in terminal.written.decode(errors="replace"):
-            return
+    while text not in terminal.written.decode(errors="replace"):  # noqa: ASYNC110 - read on another OS thread
         await asyncio.sleep(0.01)
-    raise AssertionError(f"{text!r} is not on the terminal")
 
 
 def test_samples_tell_waiting_in_flight_and_ended_over_time() -> None:
@@ -198,7 +207,7 @@ def test_second_fan_out_at_once_has_no_bar_that_draws_over_the_first(terminal: T
             await _until(terminal, "the-third")
 
     terminal.run(fan_outs)
-    assert "the-second" not in terminal.written.decode()
+    assert "the-second" not in terminal.text()
 
 
 def test_without_a_terminal_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:

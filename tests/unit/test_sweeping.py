@@ -16,9 +16,15 @@ def ago(seconds: float) -> datetime:
 
 
 def facts(
-    state: str, *, ended_at: datetime | None = None, active: bool = False, attempt: int = 1
+    state: str,
+    *,
+    ended_at: datetime | None = None,
+    active: bool = False,
+    attempt: int = 1,
+    running_for: float | None = 7200,
 ) -> FlowRunFacts:
-    return FlowRunFacts("a-name", state, ended_at is not None, ended_at, active, attempt)
+    since = ago(running_for) if active and running_for is not None else None
+    return FlowRunFacts("a-name", state, ended_at is not None, ended_at, active, attempt, since)
 
 
 RUNNING = facts("Running", active=True)
@@ -81,6 +87,22 @@ def test_running_flow_run_whose_lease_ran_out_is_released_after_the_grace() -> N
 
 def test_flow_run_lives_while_one_of_its_leases_does() -> None:
     assert judged(RUNNING, lease(5000), lease(100)).action == "keep"
+
+
+@pytest.mark.parametrize("state", ["Running", "Cancelling"])
+@pytest.mark.parametrize("running_for", [4999, 10, None])
+def test_sign_of_life_from_before_the_present_execution_says_nothing(
+    state: str, running_for: float | None
+) -> None:
+    resumed = facts(state, active=True, running_for=running_for)
+    assert judged(resumed, lease(5000)) == Verdict("keep", f"is {state}")
+    assert judged(COMPLETED, lease(5000, of="root"), root=resumed).action == "keep"
+
+
+def test_sign_of_life_that_stopped_in_the_present_execution_counts_beside_older_ones() -> None:
+    resumed = facts("Running", active=True, running_for=1000)
+    assert judged(resumed, lease(5000), lease(900)).action == "release"
+    assert judged(resumed, lease(5000), lease(100)).action == "keep"
 
 
 def test_lease_says_nothing_of_another_attempt() -> None:

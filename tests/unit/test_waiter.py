@@ -15,7 +15,8 @@ from prefect_langgraph.errors import AuthenticationError, DeploymentError, Inval
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import poller
-from prefect_langgraph.runs.poller import interval
+from prefect_langgraph.runs.lookup import Lookup
+from prefect_langgraph.runs.poller import Waiter, interval
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
@@ -38,7 +39,7 @@ def on(server: OddServer, body: Callable[[Deployment], Coroutine[Any, Any, Any]]
 
 
 async def wait(deployment: Deployment, handle: RunHandle, *, exact: bool = True) -> RunResult:
-    found = await deployment.waiter.wait(handle, deadline=Deadline(), exact=exact)
+    found = await deployment.part(Waiter).wait(handle, deadline=Deadline(), exact=exact)
     assert found is not None
     return found
 
@@ -93,7 +94,7 @@ def test_thousand_runs_cost_a_handful_of_requests() -> None:
 
     async def body(deployment: Deployment) -> list[RunResult]:
         for handle in handles:
-            deployment.waiter.note_started(handle.run_id)
+            deployment.part(Waiter).note_started(handle.run_id)
         ending = later(server, lambda: [server.set(h, "success", {"n": h.run_id}) for h in handles])
         found = await wait_for_all(deployment, handles)
         await ending
@@ -111,7 +112,7 @@ def test_more_runs_than_an_answer_holds_are_asked_for_in_pages() -> None:
 
     async def body(deployment: Deployment) -> list[RunResult]:
         for handle in handles:
-            deployment.waiter.note_started(handle.run_id)
+            deployment.part(Waiter).note_started(handle.run_id)
         return await wait_for_all(deployment, handles)
 
     results = on(server, body)
@@ -160,7 +161,7 @@ def test_every_run_gets_its_own_outcome_from_a_server_that(oddity: str, verified
     async def body(deployment: Deployment) -> list[RunResult]:
         if not verified:
             for handle in handles:
-                deployment.waiter.note_started(handle.run_id)
+                deployment.part(Waiter).note_started(handle.run_id)
         return await wait_for_all(deployment, handles)
 
     results = on(server, body)
@@ -184,7 +185,7 @@ def test_server_that_cannot_be_asked_together_is_asked_one_by_one_from_then_on(o
 
     async def body(deployment: Deployment) -> int:
         waiting = asyncio.gather(*(wait(deployment, one, exact=False) for one in handles))
-        while deployment.lookup.searches_by_ids:
+        while deployment.part(Lookup).searches_by_ids:
             await server.asked_again(1)
         before = server.asked["search"]
         for handle in handles:
@@ -238,7 +239,7 @@ def test_history_that_cannot_be_told_apart_is_an_error_and_no_answer() -> None:
 def test_lookup_refuses_to_send_empty_ids() -> None:
     async def body(deployment: Deployment) -> None:
         with pytest.raises(ValueError, match="every thread of the server"):
-            await deployment.lookup.threads([])
+            await deployment.part(Lookup).threads([])
 
     server = OddServer()
     on(server, body)
@@ -262,7 +263,7 @@ def test_run_that_vanishes_while_its_thread_remains_was_rolled_back() -> None:
     handle = server.add(status="running")
 
     async def body(deployment: Deployment) -> RunResult:
-        deployment.waiter.note_started(handle.run_id)
+        deployment.part(Waiter).note_started(handle.run_id)
         rolling = later(server, lambda: server.drop(handle, thread=False))
         found = await wait(deployment, handle)
         await rolling
@@ -288,7 +289,7 @@ def test_wait_past_its_deadline_gives_nothing_and_leaves_the_others_waiting() ->
 
     async def body(deployment: Deployment) -> tuple[Any, RunResult]:
         patient = asyncio.create_task(wait(deployment, handle))
-        hasty = await deployment.waiter.wait(handle, deadline=Deadline.after(0.1))
+        hasty = await deployment.part(Waiter).wait(handle, deadline=Deadline.after(0.1))
         server.set(handle, "success", {"n": 1})
         return hasty, await patient
 
@@ -322,7 +323,7 @@ def test_status_is_told_when_it_changes_and_not_before() -> None:
         changing = later(
             server, lambda: server.set(handle, "running"), lambda: server.set(handle, "success", {})
         )
-        await deployment.waiter.wait(handle, deadline=Deadline(), on_status=told.append)
+        await deployment.part(Waiter).wait(handle, deadline=Deadline(), on_status=told.append)
         await changing
 
     on(server, body)
@@ -354,7 +355,7 @@ def test_look_tells_how_a_run_stands_without_waiting() -> None:
 
     async def body(deployment: Deployment) -> list[RunResult]:
         deadline = Deadline.after(BOUND)
-        return [await deployment.waiter.look(one, deadline=deadline) for one in (running, ended)]
+        return [await deployment.part(Waiter).look(one, deadline=deadline) for one in (running, ended)]
 
     assert [result.status for result in on(server, body)] == [RunStatus.RUNNING, RunStatus.SUCCESS]
 

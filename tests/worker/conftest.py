@@ -11,6 +11,7 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 from prefect import Flow
 
+from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
 from prefect_langgraph.testing.process import HOST, ServerProcess
@@ -54,7 +55,7 @@ def langgraph_server() -> Iterator[LangGraphServer]:
 @pytest.fixture(scope="session")
 def client(langgraph_server: LangGraphServer) -> Iterator[SyncLangGraphClient]:
     """The plain SDK: what the server itself says."""
-    with LangGraphCredentials(url=langgraph_server.url).get_sync_client() as client:
+    with sync_sdk(langgraph_server.url) as client:
         yield client
 
 

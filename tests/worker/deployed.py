@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from prefect import flow, suspend_flow_run
 
@@ -30,8 +31,14 @@ def owner(thread_id: str) -> None:
 
 @with_finalizer(BLOCK, lease_seconds=LEASE_SECONDS)
 @flow
-def patient() -> str:
-    """Start a run and make a cron, give the process back until somebody says so, and join the run."""
+def patient(gate: str | None = None) -> str:
+    """Start a run and make a cron, give the process back until somebody says so, and join the run.
+
+    Args:
+        gate: Each execution begins its work when this file exists; None: at once.
+    """
+    while gate is not None and not Path(gate).exists():
+        time.sleep(0.1)
     handle = start_run("worker", {"tag": "kept"}, credentials=BLOCK)
     create_cron("worker", YEARLY, credentials=BLOCK)
     suspend_flow_run(timeout=600)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -123,6 +124,43 @@ def test_suspended_flow_run_keeps_its_things_until_it_was_resumed_and_has_ended(
     assert until(lambda: "1 cron deleted" in logs_of(api_url, made.id))
     said = logs_of(api_url, made.id)
     assert (said.count("Started run"), said.count("Adopted, from an earlier attempt, run")) == (1, 1)
+
+
+def test_resumed_flow_run_lives_before_its_first_call_and_is_released_when_its_process_died(
+    client: SyncLangGraphClient, deployment: str, worker: Worker, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    made: Any = run_deployment(
+        f"patient/{deployment}", parameters={"gate": str(gate)}, timeout=0, as_subflow=False
+    )
+
+    def row() -> FlowRun:
+        with get_client(sync_client=True) as prefect:
+            return prefect.read_flow_run(made.id)
+
+    def swept() -> SweepEntry:
+        entries = sweep(BLOCK, grace_seconds=0).entries
+        return next(entry for entry in entries if entry.flow_run_id == str(made.id))
+
+    assert until(lambda: row().state_name == "Suspended", seconds=SLOW), row().state
+    first = row().infrastructure_pid
+    before = left_by(client, made.id)
+    gate.unlink()
+    with get_client(sync_client=True) as prefect:
+        prefect.resume_flow_run(made.id)
+    # The new process lives and has not called the deployment; all heartbeats are of the first one.
+    assert until(lambda: row().state_name == "Running", seconds=SLOW), row().state
+    assert swept().action == "keep", swept().reason
+    assert not set(before.threads) - set(left_by(client, made.id).threads)
+
+    assert until(lambda: row().infrastructure_pid not in (None, first), seconds=SLOW)
+    worker.kill()  # first, or it would see its process crash
+    os.kill(int(str(row().infrastructure_pid).rpartition(":")[2]), signal.SIGKILL)
+    entry = until(lambda: (found := swept()).action == "release" and found, seconds=SLOW)
+    assert entry, swept()
+    assert "gave no sign of life" in entry.reason
+    assert not left_by(client, made.id)
 
 
 def test_process_killed_with_its_worker_is_released_by_one_sweep(begun: Begun, worker: Worker) -> None:

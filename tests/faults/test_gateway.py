@@ -1,0 +1,403 @@
+"""A gateway in front of the deployment answers in its place, or keys are rotated, while calls go on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from faults._books import BATCH, CANCEL, RUN, Books
+from faults._faults import Only
+from prefect_langgraph import (
+    AuthenticationError,
+    InvalidRequestError,
+    LangGraphCredentials,
+    RunHandle,
+    RunStatus,
+    UnreachableError,
+    astart_run,
+    fan_out,
+    get_run,
+    join_run,
+    join_runs,
+    run_stateless,
+    start_run,
+    start_runs,
+)
+from prefect_langgraph.errors import RunLostError
+from proxy import Answer, Exchange, Fault, Hold, Request, gateway_page, unhandled_500
+
+POLL = r"/threads/search$|/threads/[^/]+/runs(/[^/]+)?$|/threads/[^/]+$|/history$"
+PAGES = [
+    gateway_page(404),
+    gateway_page(502),
+    gateway_page(200),
+    Answer(404, "404 page not found"),
+    Answer(404, []),
+    Answer(200, {"status": "ok"}),
+    Answer(200, []),
+    Answer(200, "null", media_type="application/json"),
+    Answer(200, [{"status": "ok"}]),
+    Answer(200, ["ok"]),
+]
+
+
+def said(fault: Answer) -> str:
+    return f"{fault.status} {fault.body}"
+
+
+class While:
+    """A fault while it is on; the requests pass when it is off."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.on = threading.Event()
+        self.hits = 0
+
+    async def apply(self, exchange: Exchange) -> None:
+        if self.on.is_set():
+            self.hits += 1
+            await self.fault.apply(exchange)
+        else:
+            await exchange.relay()
+
+    def meet(self, times: int) -> None:
+        """Switch it on until so many requests have met it."""
+        self.on.set()
+        end, before = time.monotonic() + 30, self.hits
+        while self.hits - before < times:
+            assert time.monotonic() < end, "nobody asked"
+            time.sleep(0.05)
+        self.on.clear()
+
+
+@pytest.fixture
+def calm(books: Books) -> Books:
+    """Books of a block with much patience: what is asked again is asked until the gateway is gone."""
+    block = f"{books.block}-calm"
+    LangGraphCredentials(url=books.proxy.url, patience_seconds=60).save(block)
+    books.block = block
+    return books
+
+
+@pytest.mark.parametrize("page", PAGES, ids=said)
+def test_answer_that_is_not_the_servers_ends_no_wait(calm: Books, page: Answer) -> None:
+    gateway = While(page)
+    calm.proxy.on("*", POLL, gateway, times=None)
+
+    @flow
+    def calls() -> tuple[Any, Any]:
+        handles = start_runs(
+            "counted", [{"tag": tag, "gate": True} for tag in "abc"], credentials=calm.block
+        )
+        single = start_run("counted", {"tag": "d", "gate": True}, credentials=calm.block)
+        many = join_runs.submit(handles)
+        one = join_run.submit(single)
+        calm.wait_for_execution("d")
+        gateway.meet(12)
+        calm.open_gate()
+        return [values["result"] for values in many.result().values], one.result()["result"]
+
+    assert calls() == (["a", "b", "c"], "d")
+    assert calm.made == 4
+    assert calm.executed == dict.fromkeys("abcd", 1)
+
+
+# An empty list is what the server itself says of a thread without runs, and of one without states.
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if (page.status, page.body) != (200, [])], ids=said
+)
+def test_every_request_of_a_call_outlives_the_answers_of_a_gateway(books: Books, page: Answer) -> None:
+    met: set[str] = set()
+
+    def first(request: Request) -> bool:
+        parts = request.path.split("/")
+        kind = f"{request.method} {'/'.join(part for part in parts if len(part) != 36)}"
+        new = kind not in met
+        met.add(kind)
+        return new
+
+    books.proxy.on("*", "", Only(first, page), times=None)
+
+    @flow
+    def calls() -> list[str]:
+        one = run_stateless("counted", {"tag": "a"}, credentials=books.block)
+        handles = start_runs("counted", [{"tag": "b"}, {"tag": "c"}], credentials=books.block)
+        return [one["result"], *(values["result"] for values in join_runs(handles).values)]
+
+    assert calls() == ["a", "b", "c"]
+    assert books.made == 3
+    assert books.executed == dict.fromkeys("abc", 1)
+    books.nothing_left()
+
+
+def test_gateway_that_stays_is_unreachable_and_not_a_lost_run(impatient: Books) -> None:
+    handle = start_run("counted", {"tag": "a", "gate": True}, credentials=impatient.block)
+    impatient.proxy.on("*", "", gateway_page(404), times=None)
+    with pytest.raises(UnreachableError, match="404"):
+        get_run.with_options(retries=0)(handle)
+    impatient.proxy.clear()
+    impatient.open_gate()
+    assert join_run(handle)["result"] == "a"
+
+
+def test_servers_own_404_is_a_lost_run_only_after_the_patience_of_the_connection(books: Books) -> None:
+    handle = start_run("counted", {"tag": "a", "gate": True}, credentials=books.block)
+    gone = While(Answer(404, {"detail": "Thread not found"}))
+    books.proxy.on("*", POLL, gone, times=None)
+    results: list[Any] = []
+    waiting = threading.Thread(target=lambda: results.append(join_run(handle)["result"]))
+    waiting.start()
+    books.wait_for_execution("a")
+    # Restored from a backup, or started with an empty memory, a server says so for seconds.
+    gone.meet(9)
+    books.open_gate()
+    waiting.join(60)
+    assert results == ["a"]
+
+
+def test_run_that_the_server_keeps_denying_is_lost(impatient: Books) -> None:
+    handle = start_run("counted", {"tag": "a", "gate": True}, credentials=impatient.block)
+    impatient.proxy.on("*", POLL, Answer(404, {"detail": "Thread not found"}), times=None)
+    with pytest.raises(RunLostError):
+        join_run(handle)
+    impatient.proxy.clear()
+    impatient.open_gate()
+    impatient.settle()
+
+
+# -- keys --------------------------------------------------------------------------------------------
+
+
+class Guard:
+    """A gateway that asks for the key of the day."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.refused = 0
+
+    async def apply(self, exchange: Exchange) -> None:
+        if exchange.request.headers.get("x-api-key") == self.key:
+            await exchange.relay()
+        else:
+            self.refused += 1
+            await Answer(401, {"detail": "Invalid API key"}).apply(exchange)
+
+
+@pytest.fixture
+def guard(books: Books) -> Guard:
+    guard = Guard("first-key")
+    save_key(books, "first-key")
+    books.proxy.on("*", "", guard, times=None)
+    return guard
+
+
+def save_key(books: Books, key: str, patience_seconds: float = 5) -> None:
+    block = LangGraphCredentials(url=books.proxy.url, api_key=key, patience_seconds=patience_seconds)
+    block.save(books.block, overwrite=True)
+
+
+def wait_until(true: Any) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_wait_that_began_before_the_key_was_rotated_goes_on_with_the_new_one(
+    books: Books, guard: Guard
+) -> None:
+    @flow
+    def calls() -> tuple[list[str], str]:
+        given = [{"tag": tag, "gate": True} for tag in "ab"]
+        handles = start_runs("counted", given, credentials=books.block)
+        many = join_runs.submit(handles)
+        one = run_stateless.submit("counted", {"tag": "c", "gate": True}, credentials=books.block)
+        books.wait_for_execution("c")
+        guard.key = "second-key"
+        # The old key is refused before the new one is in the block.
+        wait_until(lambda: guard.refused)
+        save_key(books, "second-key")
+        books.open_gate()
+        return [values["result"] for values in many.result().values], one.result()["result"]
+
+    assert calls() == (["a", "b"], "c")
+    assert guard.refused
+    assert books.made == 3
+
+
+def test_call_after_the_rotation_uses_the_new_key_though_the_old_one_is_remembered(
+    books: Books, guard: Guard
+) -> None:
+    assert run_stateless("counted", {"tag": "a"}, credentials=books.block)["result"] == "a"
+    guard.key = "second-key"
+    save_key(books, "second-key")
+    assert run_stateless("counted", {"tag": "b"}, credentials=books.block)["result"] == "b"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_one_refusal_of_the_key_in_the_middle_of_a_wait_does_not_end_it(
+    books: Books, status: int
+) -> None:
+    handle = start_run("counted", {"tag": "a", "gate": True}, credentials=books.block)
+    refusal = books.proxy.on("*", POLL, Answer(status, {"detail": "no"}), times=2)
+    results: list[Any] = []
+    waiting = threading.Thread(target=lambda: results.append(join_run(handle)["result"]))
+    waiting.start()
+    wait_until(lambda: refusal.hits == 2)
+    books.open_gate()
+    waiting.join(60)
+    assert results == ["a"]
+
+
+@pytest.mark.parametrize(("on_timeout", "goes_on"), [("cancel", False), ("leave", True)])
+def test_key_that_stays_refused_ends_the_wait_and_the_run_does_as_on_timeout_says(
+    impatient: Books, on_timeout: Any, goes_on: bool
+) -> None:
+    # Only what reads is refused: the run can be cancelled.
+    refusal = Answer(401, {"detail": "no"})
+    impatient.proxy.on("GET", r"/runs", refusal, times=None)
+    impatient.proxy.on("POST", r"/threads/search$", refusal, times=None)
+
+    @flow
+    def calls() -> Any:
+        return run_stateless(
+            "counted",
+            {"tag": "a", "gate": True},
+            credentials=impatient.block,
+            on_timeout=on_timeout,
+        )
+
+    with pytest.raises(AuthenticationError) as caught:
+        calls()
+    cancelled = len(impatient.proxy.done("POST", CANCEL))
+    impatient.proxy.clear()
+    assert bool(cancelled) is not goes_on
+    assert ("goes on" in str(caught.value)) is goes_on
+    impatient.open_gate()
+    impatient.settle()
+
+
+def test_key_that_is_wrong_from_the_start_is_refused_at_once(books: Books, guard: Guard) -> None:
+    save_key(books, "wrong-key", patience_seconds=600)
+    with pytest.raises(AuthenticationError):
+        start_run.with_options(retries=0)("counted", {"tag": "a"}, credentials=books.block)
+    assert books.made == 0
+
+
+# -- one input that the server cannot bear ---------------------------------------------------------
+
+
+def poisoned(request: Request) -> bool:
+    return b'"poison' in request.body
+
+
+def test_input_that_the_server_fails_on_is_refused_and_not_an_outage(books: Books) -> None:
+    books.proxy.on("POST", RUN, Only(poisoned, unhandled_500()), times=None)
+
+    @flow
+    def calls() -> Any:
+        return run_stateless("counted", {"tag": "poison"}, credentials=books.block)
+
+    with pytest.raises(InvalidRequestError, match="500") as caught:
+        calls()
+    assert "poison" not in str(caught.value)
+    books.nothing_left()
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_input_that_the_server_fails_on_takes_no_other_of_the_batch_with_it(
+    calm: Books, count: int
+) -> None:
+    # The patience of an outage is not what this takes.
+    calm.proxy.on("POST", f"{RUN}|{BATCH}", Only(poisoned, unhandled_500()), times=None)
+    tags = [f"t{number}" for number in range(count)]
+    works = [{"tag": tag} for tag in tags]
+    works.insert(count // 2, {"tag": "poison"})
+    began = time.monotonic()
+    result = fan_out("counted", works, credentials=calm.block, on_failure="collect")
+    assert time.monotonic() - began < 60
+    assert result.counts == {RunStatus.SUCCESS: count, RunStatus.ERROR: 1}
+    assert result[count // 2].error is not None
+    assert "500" in result[count // 2].error.message
+    assert calm.made == count
+
+
+# -- callers that are cancelled --------------------------------------------------------------------
+
+
+def test_caller_cancelled_while_the_server_says_later_ends_promptly_and_sends_no_more(
+    books: Books,
+) -> None:
+    later = books.proxy.on("POST", RUN, Answer(429, retry_after=600), times=None)
+
+    @flow
+    async def calls() -> float:
+        call = asyncio.create_task(astart_run("counted", {"tag": "a"}, credentials=books.block))
+        while not later.hits:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        began = time.monotonic()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        return time.monotonic() - began
+
+    assert asyncio.run(calls()) < 5
+    assert later.hits == 1
+    books.nothing_left()
+
+
+def test_caller_cancelled_while_its_create_is_lost_leaves_no_run(books: Books) -> None:
+    hold = Hold(answer=True)
+
+    class HeldThenLost:
+        async def apply(self, exchange: Exchange) -> None:
+            await exchange.fetch()
+            hold.reached.set()
+            while not hold._released.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            exchange.hang_up()
+
+    books.proxy.on("POST", RUN, HeldThenLost())
+
+    @flow
+    async def calls() -> None:
+        work = {"tag": "a", "gate": True}
+        call = asyncio.create_task(astart_run("counted", work, credentials=books.block))
+        await asyncio.to_thread(hold.reached.wait, 30)
+        call.cancel()
+        hold.release()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(calls())
+    assert books.made == 1
+    books.nothing_left()
+
+
+def test_start_that_is_cancelled_around_its_success_leaves_no_run(books: Books) -> None:
+    """All around the moment: the caller has the handle, or there is no run."""
+
+    @flow
+    async def calls() -> list[RunHandle]:
+        began = time.monotonic()
+        kept = [await astart_run("counted", {"tag": "first", "gate": True}, credentials=books.block)]
+        took = time.monotonic() - began
+        for number in range(30):
+            work = {"tag": str(number), "gate": True}
+            call = asyncio.create_task(astart_run("counted", work, credentials=books.block))
+            await asyncio.wait([call], timeout=took * (0.2 + number / 20))
+            call.cancel()
+            try:
+                kept.append(await call)
+            except asyncio.CancelledError:
+                continue
+        return kept
+
+    kept = asyncio.run(calls())
+    alive = set(books.active())
+    assert alive == {handle.run_id for handle in kept}
