@@ -22,6 +22,8 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
+from waiting import PATIENCE
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",
@@ -40,7 +42,6 @@ OPTIONS = (
     "--disable-quic",
     "--disable-sync",
 )
-_SECONDS = 60.0
 _PROBE_SECONDS = 0.1
 
 
@@ -62,7 +63,7 @@ class Page:
         self._last += 1
         self._connection.send(json.dumps({"id": self._last, "method": method, "params": params}))
         while True:
-            answer = json.loads(self._connection.recv(timeout=_SECONDS))
+            answer = json.loads(self._connection.recv(timeout=PATIENCE))
             if answer.get("id") == self._last:
                 if "error" in answer:
                     raise BrowserError(f"{method}: {answer['error']}")
@@ -101,10 +102,10 @@ class Page:
 
     def wait_for(self, expression: str) -> Any:
         """Ask until the expression is true, and return its value."""
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + PATIENCE
         while not (value := self.evaluate(expression)):
             if time.monotonic() > deadline:
-                raise BrowserError(f"Still not so after {_SECONDS:g} s: {expression}\n{self.text()}")
+                raise BrowserError(f"Still not so after {PATIENCE:g} s: {expression}\n{self.text()}")
             time.sleep(_PROBE_SECONDS)
         return value
 
@@ -174,7 +175,7 @@ def run_chromium() -> Iterator[Page]:
 def _port_of(process: subprocess.Popen[bytes], profile: Path, log: Path) -> int:
     """The port that the browser chose and wrote down."""
     written = profile / "DevToolsActivePort"
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break

@@ -19,6 +19,7 @@ import pytest
 
 from browser.chromium import Page, run_chromium
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
+from waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _after(script: str, server: PrefectServer, langgraph_server: LangGraphServer
         env={**os.environ, "PREFECT_API_URL": server.api_url},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,24 +15,24 @@ import pytest
 
 from plain_sdk import sync_sdk
 from prefect_langgraph.testing import LangGraphServer, ServerStartError, run_langgraph_server
+from waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "examples" / "agent" / "langgraph.json"
 
 
-def wait_until_gone(pid: int, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        # A process whose parent is gone may stay a zombie where nothing reaps it.
-        status = Path(f"/proc/{pid}/stat")
-        if status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.02)
-    pytest.fail(f"process {pid} is still alive")
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # A process whose parent is gone may stay a zombie where nothing reaps it.
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def wait_until_gone(pid: int) -> None:
+    until(lambda: is_gone(pid))
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +74,7 @@ def test_server_ended_by_an_error_leaves_no_process_and_no_folder() -> None:
 def test_parent_killed_takes_its_server_with_it(tmp_path: Path) -> None:
     script = f"""
 import time
+from waiting import until
 from prefect_langgraph.testing import run_langgraph_server
 with run_langgraph_server({str(AGENT)!r}) as server:
     print(server.pid, server.state_dir, flush=True)

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -25,7 +24,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 
-_SECONDS = 60.0
+from waiting import PATIENCE, until
+
 _TESTS = Path(__file__).parent.parent
 
 _processes = multiprocessing.get_context("forkserver")
@@ -73,16 +73,16 @@ class Attempt:
     def kill(self) -> None:
         """End it at once, by SIGKILL."""
         self.process.kill()
-        self.process.join(_SECONDS)
+        self.process.join(PATIENCE)
 
     def outcome(self) -> tuple[str, Any]:
         """How the flow ended, after its hooks: `value` with what it returned, or `error`."""
-        assert self._mine.poll(_SECONDS), f"no result in {_SECONDS} s:\n{self.log()}"
+        assert self._mine.poll(PATIENCE), f"no result in {PATIENCE} s:\n{self.log()}"
         try:
             found: tuple[str, Any] = self._mine.recv()
         except EOFError:
             raise AssertionError(f"the process died:\n{self.log()}") from None
-        self.process.join(_SECONDS)
+        self.process.join(PATIENCE)
         return found
 
     def result(self) -> Any:
@@ -93,10 +93,7 @@ class Attempt:
 
     def wait_for_log(self, *words: str) -> None:
         """Wait until it has logged one of these."""
-        end = time.monotonic() + _SECONDS
-        while not any(word in self.log() for word in words):
-            assert time.monotonic() < end, self.log()
-            time.sleep(0.05)
+        until(lambda: any(word in self.log() for word in words))
 
     def log(self) -> str:
         """What it printed."""

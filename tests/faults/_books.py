@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from langgraph_sdk.client import SyncLangGraphClient
 
 from proxy import Proxy
+from waiting import until
 
 RUN = r"/threads/[^/]+/runs$"
 BATCH = r"/runs/batch$"
@@ -17,7 +17,6 @@ THREAD = r"/threads$"
 PRUNE = r"/threads/prune$"
 CANCEL = r"/runs/[^/]+/cancel$"
 CRON = r"/runs/crons$"
-SETTLE_SECONDS = 15.0
 
 
 class Books:
@@ -70,10 +69,7 @@ class Books:
 
     def wait_for_execution(self, tag: str) -> None:
         """Wait until the graph has begun."""
-        end = time.monotonic() + SETTLE_SECONDS
-        while not self.executed[tag]:
-            assert time.monotonic() < end, f"{tag} was not executed"
-            time.sleep(0.05)
+        until(lambda: self.executed[tag])
 
     def threads(self) -> list[dict[str, Any]]:
         """Every thread of the server."""
@@ -98,9 +94,7 @@ class Books:
 
     def settle(self) -> None:
         """Wait until the server is at rest."""
-        end = time.monotonic() + SETTLE_SECONDS
-        while self.active() and time.monotonic() < end:
-            time.sleep(0.05)
+        until(lambda: not self.active())
 
     def nothing_left(self) -> None:
         """Assert that no run is active and that no throw-away thread and no cron remain."""

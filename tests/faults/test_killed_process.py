@@ -18,6 +18,7 @@ from faults._books import BATCH, CRON, PRUNE, RUN, THREAD, Books
 from faults._faults import Only
 from prefect_langgraph import sweep
 from proxy import Hold, Request
+from waiting import PATIENCE
 
 HISTORY = r"/threads/[^/]+/history$"
 
@@ -50,7 +51,7 @@ def kill_and_execute_again(
         parameters["linger"] = books.proxy.url
     flow_run = new_flow_run(flow, block=books.block, **parameters)
     with attempt(flow, flow_run, folder) as first:
-        assert hold.reached.wait(60), first.log()
+        assert hold.reached.wait(PATIENCE), first.log()
         first.kill()
     hold.release()
     assert rule.hits
@@ -112,7 +113,7 @@ def test_kill_before_the_finalizer_has_pruned_leaves_it_to_the_sweep(
     hold = Hold()
     books.proxy.on("POST", PRUNE, hold)
     with attempt(flows.stateless, flow_run, tmp_path) as first:
-        assert hold.reached.wait(60), first.log()
+        assert hold.reached.wait(PATIENCE), first.log()
         first.kill()
     state = read_flow_run(flow_run).state
     assert state is not None

@@ -58,6 +58,7 @@ from proxy import (
     unhandled_500,
 )
 from proxy._proxy import matches
+from waiting import PATIENCE
 
 STEPS = int(os.environ.get("FAULT_STEPS", "210"))
 SEED = int(os.environ.get("FAULT_SEED", SystemRandom().randrange(10**6)))
@@ -186,7 +187,7 @@ class Step:
         parameters = {"linger": self._books.proxy.url} if path == flows.LINGER else {}
         flow_run = new_flow_run(flows.stateless, block=self._block, work=work, **parameters)
         with attempt(flows.stateless, flow_run, folder) as first:
-            assert hold.reached.wait(60), first.log()
+            assert hold.reached.wait(PATIENCE), first.log()
             first.kill()
         hold.release()
         weather.instead = None

@@ -14,6 +14,7 @@ from faults._books import THREAD, Books
 from faults._faults import Only
 from faults.test_killed_process import not_lease, one_run_each
 from proxy import Hold
+from waiting import PATIENCE
 
 FLOWS = [flows.stateless, flows.on_thread, flows.background]
 each_flow = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
@@ -37,7 +38,7 @@ def test_processes_that_run_side_by_side_share_their_runs(
         books.proxy.on("GET", flows.LINGER, hold)
     with attempt(flow, flow_run, tmp_path) as one, attempt(flow, flow_run, tmp_path) as other:
         for hold in lingering:
-            assert hold.reached.wait(60), one.log() + other.log()
+            assert hold.reached.wait(PATIENCE), one.log() + other.log()
         assert books.made == 1
         for hold in lingering:
             hold.release()
@@ -64,9 +65,9 @@ def test_zombie_that_wakes_up_after_its_claim_finds_the_run_of_its_successor(
     books.proxy.on("POST", THREAD, Only(first_claim, claim), times=None)
     books.proxy.on("GET", flows.LINGER, lingering, times=None)
     with attempt(flow, flow_run, tmp_path) as zombie:
-        assert claim.reached.wait(60), zombie.log()
+        assert claim.reached.wait(PATIENCE), zombie.log()
         with attempt(flow, flow_run, tmp_path) as successor:
-            assert lingering.reached.wait(60), successor.log()
+            assert lingering.reached.wait(PATIENCE), successor.log()
             claim.release()
             zombie.wait_for_log("Adopted", "taken over")
             lingering.release()
@@ -87,7 +88,7 @@ def test_batch_of_processes_that_run_side_by_side_is_started_once(books: Books, 
         attempt(flows.many, flow_run, tmp_path) as other,
     ):
         for hold in lingering:
-            assert hold.reached.wait(60), one.log() + other.log()
+            assert hold.reached.wait(PATIENCE), one.log() + other.log()
         assert books.made == 3
         for hold in lingering:
             hold.release()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any
 from uuid import UUID
@@ -13,23 +12,21 @@ from prefect.task_runners import TaskRunner
 
 from faults._books import Books
 from prefect_langgraph import FanOutResult, LangGraphCredentials, fan_out
-
-SECONDS = 20.0
+from waiting import until
 
 
 def task_runs_of(flow_run_id: UUID, count: int) -> Counter[tuple[str, str]]:
     """Name and state of each task run, once so many have ended; Prefect hears of them by and by."""
-    end = time.monotonic() + SECONDS
+    of_flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     with get_client(sync_client=True) as client:
-        while True:
-            found = client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-            )
-            ended = [run for run in found if run.state is not None and run.state.is_final()]
-            if len(ended) >= count:
-                return Counter((run.name, str(run.state_name)) for run in ended)
-            assert time.monotonic() < end, [(run.name, run.state_name) for run in found]
-            time.sleep(0.1)
+
+        def ended() -> Counter[tuple[str, str]] | None:
+            found = client.read_task_runs(flow_run_filter=of_flow_run)
+            final = [run for run in found if run.state is not None and run.state.is_final()]
+            names = Counter((run.name, str(run.state_name)) for run in final)
+            return names if len(final) >= count else None
+
+        return until(ended) or Counter()
 
 
 def test_fan_out_shows_each_run_as_a_task_run_on_every_task_runner(

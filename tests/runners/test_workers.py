@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from prefect_dask import DaskTaskRunner
 
 from faults._books import Books
 from runners import _flows as flows
+from waiting import PATIENCE, until
 
 TESTS = Path(__file__).parent.parent
 PYTHON = (sys.executable, "-X", "faulthandler", "-W", "always::ResourceWarning")
@@ -32,14 +32,15 @@ BAD = (
 
 def wait_until_gone(group: int) -> None:
     """Wait until no process of a group is left."""
-    end = time.monotonic() + 10
-    while True:
+
+    def is_gone() -> bool:
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
-            return
-        assert time.monotonic() < end, f"processes of group {group} are left"
-        time.sleep(0.1)
+            return True
+        return False
+
+    until(is_gone)
 
 
 @pytest.mark.parametrize("runner", ["processes", "dask"])
@@ -55,7 +56,7 @@ def test_program_ends_with_its_worker_processes_and_leaves_nothing_open(
         text=True,
         start_new_session=True,
     ) as program:
-        shown, errors = program.communicate(timeout=120)
+        shown, errors = program.communicate(timeout=PATIENCE)
     assert shown.strip() == str(["same"] * 5), errors
     assert program.returncode == 0, errors
     assert [bad for bad in BAD if bad in errors] == [], errors
@@ -81,8 +82,8 @@ def test_run_of_a_dask_worker_that_died_is_adopted_by_the_one_that_gets_its_task
     with Client(cluster, set_as_default=False) as client:
         os.kill(busy_worker(client), signal.SIGKILL)
         books.open_gate()
-        flow_run.join(60)
-        client.wait_for_workers(2, timeout=30)
+        flow_run.join(PATIENCE)
+        client.wait_for_workers(2, timeout=PATIENCE)
     assert results == ["gated"]
     assert books.made == 1
     assert books.executed == {"gated": 1}

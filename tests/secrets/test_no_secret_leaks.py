@@ -38,9 +38,7 @@ from prefect_langgraph.testing import (
     run_langgraph_server,
     run_prefect_server,
 )
-
-# One play for all tests: a minute or so, and several beside others on a small machine.
-pytestmark = pytest.mark.timeout(600)
+from waiting import PATIENCE
 
 HERE = Path(__file__).parent
 AGENT = HERE.parents[1] / "examples" / "agent"
@@ -78,7 +76,6 @@ ALONE = {"HeaderPolicy", "LangGraphCredentials", "next_fires"}
 HARMLESS = {"finalizer away", "policy that warns"}
 # What never leaves, or goes to the deployment itself.
 UNSENT = {"model", "password", "wrong_key"}
-SLOW = 60
 
 GUARD = """
 from langgraph_sdk import Auth
@@ -142,8 +139,8 @@ def wait_for_the_end(server: PrefectServer) -> None:
         "log": ("/logs/filter", {"sort": "TIMESTAMP_DESC", "limit": 200}),
         "event": ("/events/filter", {"filter": {"event": {"name": ["secrets.end"]}}}),
     }
-    deadline = time.monotonic() + SLOW
-    with httpx.Client(base_url=server.api_url, timeout=SLOW, trust_env=False) as client:
+    deadline = time.monotonic() + PATIENCE
+    with httpx.Client(base_url=server.api_url, timeout=PATIENCE, trust_env=False) as client:
         while wanted:
             for name, (path, asked) in [*wanted.items()]:
                 answer = client.post(server.api_url + path, json=asked)
@@ -191,7 +188,6 @@ def run_play(
         input=json.dumps({**told, "url": langgraph.url}).encode(),
         env=environment,
         capture_output=True,
-        timeout=500,
         check=False,
     )
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.errors import NotFoundError
 
-T = TypeVar("T")
+from waiting import until as until
 
 FOREVER = {"sleep": 600}
 YEARLY = "0 0 1 1 *"
@@ -52,14 +50,6 @@ def active_runs(client: SyncLangGraphClient, thread_id: str) -> list[str]:
     except NotFoundError:
         return []
     return [run["run_id"] for run in found if run["status"] in ("pending", "running")]
-
-
-def until(ask: Callable[[], T], *, seconds: float = 30) -> T:
-    """Ask until the answer is one; the last answer when none comes."""
-    end = time.monotonic() + seconds
-    while not (answer := ask()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return answer
 
 
 def logs_of(api_url: str, flow_run_id: object) -> str:

@@ -17,6 +17,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.cli import main
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
+from waiting import PATIENCE
 
 CLI = [sys.executable, "-m", "prefect_langgraph.cli"]
 OWNER = "cli-tests"
@@ -51,7 +52,7 @@ def cli(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
@@ -100,7 +101,7 @@ def test_table_on_a_terminal_fits_it(specs: Path, langgraph_server: LangGraphSer
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
         stdout=theirs,
         stderr=subprocess.PIPE,
-        timeout=120,
+        timeout=PATIENCE,
     )
     os.close(theirs)
     shown = os.read(ours, 100_000).decode()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,6 +23,7 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.ownership.tags import KEY
 from prefect_langgraph.testing import LangGraphServer
+from waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -63,14 +63,6 @@ class Firings:
         witness = self.create()
         self.wait(witness, times)
         delete_cron(witness)
-
-
-def until(asked: Callable[[], Any], seconds: float = 30) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := asked()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,6 +36,7 @@ from prefect_langgraph import (
 from prefect_langgraph.ownership.tags import API, FLOW_RUN_ID, KEY, OWNS_THREAD
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from proxy import Hold, LoseRequest, LoseResponse, Proxy
+from waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -50,15 +50,6 @@ def tag(client: SyncLangGraphClient) -> Iterator[dict[str, str]]:
     yield tag
     for cron in client.crons.search(metadata=tag, limit=1000):
         client.crons.delete(cron["cron_id"])
-
-
-def until(asked: Callable[[], Any], seconds: float = 20) -> Any:
-    """The first answer that is not empty."""
-    end = time.monotonic() + seconds
-    while not (found := asked()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.1)
-    return found
 
 
 def test_cron_is_made_as_it_was_asked_for(

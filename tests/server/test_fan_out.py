@@ -30,7 +30,8 @@ from prefect_langgraph.reports.events import FAN_OUT_ENDED, FAN_OUT_STARTED, RUN
 from prefect_langgraph.testing import PrefectServer
 from proxy import Proxy
 from server.many import BATCH, CREATE_RUN, active, most_at_once, new_mark, threads_of
-from server.owned import events_named, until
+from server.owned import events_named
+from waiting import until
 
 Row = dict[str, Any]
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -22,7 +22,7 @@ from prefect_langgraph import (
 )
 from proxy import Proxy
 from server.many import BATCH, active, new_mark, threads_of
-from server.owned import until
+from waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

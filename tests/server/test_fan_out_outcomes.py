@@ -23,8 +23,8 @@ from prefect_langgraph import (
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from server.conftest import AGENT
 from server.many import active, new_mark, threads_of
-from server.owned import until
 from server.test_fan_out import block
+from waiting import until
 
 __all__ = ["block"]
 
@@ -88,8 +88,8 @@ def in_the_background(work: Callable[[], None]) -> Iterator[None]:
 
 def cancel_the_long_one(client: SyncLangGraphClient, mark: dict[str, str]) -> None:
     """Be someone else who cancels the run that would last, once it is all that is left."""
-    assert until(lambda: len(threads_of(client, mark)) >= COUNT, seconds=60)
-    assert until(lambda: active(client, mark) == 1, seconds=60)
+    assert until(lambda: len(threads_of(client, mark)) >= COUNT)
+    assert until(lambda: active(client, mark) == 1)
     (thread,) = client.threads.search(metadata=mark, status="busy")
     (run,) = client.runs.list(thread["thread_id"])
     client.runs.cancel(thread["thread_id"], run["run_id"], wait=True)
@@ -164,7 +164,7 @@ def test_server_that_goes_down_in_the_middle_costs_no_outcome_and_makes_no_run_t
     with sync_sdk(crashing_server.url) as client:
 
         def restart() -> None:
-            assert until(lambda: _ended(client, mark) >= count // 4, seconds=60)
+            assert until(lambda: _ended(client, mark) >= count // 4)
             seen.update(thread["thread_id"] for thread in threads_of(client, mark))
             crashing_server.restart(kill=kill)
 

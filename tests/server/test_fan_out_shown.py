@@ -34,6 +34,7 @@ from prefect_langgraph.reports.progress import FanOutProgress
 from prefect_langgraph.results import RunFailure, RunResult
 from prefect_langgraph.testing import PrefectServer
 from prefect_langgraph.transport.loop import io_loop
+from waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-very-secret"
@@ -80,16 +81,17 @@ def events_of(server: PrefectServer, name: str, flow_run_id: str, count: int) ->
 def events_where(server: PrefectServer, which: dict[str, Any], count: int) -> list[Row]:
     """Events, once there are so many: Prefect takes them in behind our back."""
     wanted = {"filter": which, "limit": 50}
-    deadline = time.monotonic() + 60
-    while True:
-        page = httpx.post(f"{server.api_url}/events/filter", json=wanted).raise_for_status().json()
-        if page["total"] >= count:
-            break
-        assert time.monotonic() < deadline, f"{page['total']} of {count}: {which}"
-        time.sleep(0.1)
+
+    def first_page() -> Row | None:
+        answer = httpx.post(f"{server.api_url}/events/filter", json=wanted, timeout=PATIENCE)
+        found: Row = answer.raise_for_status().json()
+        return found if found["total"] >= count else None
+
+    page = until(first_page)
+    assert page is not None
     rows: list[Row] = page["events"]
     while page["next_page"]:
-        page = httpx.get(page["next_page"]).raise_for_status().json()
+        page = httpx.get(page["next_page"], timeout=PATIENCE).raise_for_status().json()
         rows += page["events"]
     return rows
 
@@ -195,7 +197,7 @@ def test_prefect_that_hangs_holds_up_the_end_for_a_bounded_time(
     monkeypatch.setattr(progress_module, "_CLOSE_SECONDS", 0.2)
 
     async def work() -> None:
-        async with asyncio.timeout(20), FanOutProgress(1, label="fan-out-answer") as progress:
+        async with asyncio.timeout(PATIENCE), FanOutProgress(1, label="fan-out-answer") as progress:
             progress.ended(ended(0))
 
     in_flow_run(work)

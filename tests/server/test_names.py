@@ -27,7 +27,7 @@ from prefect_langgraph import (
     update_cron,
 )
 from prefect_langgraph.testing import PrefectServer
-from server.owned import until
+from waiting import until
 
 
 @pytest.fixture

@@ -21,11 +21,12 @@ from proxy import (
     gateway_page,
     unhandled_500,
 )
+from waiting import PATIENCE
 
 
 @pytest.fixture
 def http(proxy: Proxy) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=proxy.url, timeout=10) as client:
+    with httpx.Client(base_url=proxy.url, timeout=PATIENCE) as client:
         yield client
 
 

@@ -44,7 +44,7 @@ from server.many import (
     new_mark,
     threads_of,
 )
-from server.owned import until
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -315,7 +315,7 @@ def test_zombie_stops_and_leaves_the_runs_to_its_successor(
 
     with ThreadPoolExecutor() as pool:
         zombie = pool.submit(start, through_proxy)
-        assert hold.reached.wait(60)
+        assert hold.reached.wait(PATIENCE)
         handles = start(credentials)
         hold.release()
         with pytest.raises(TakenOverError, match="This one starts no more"):
@@ -342,7 +342,7 @@ def test_request_of_a_zombie_that_arrives_late_leaves_no_second_run(
 
     with ThreadPoolExecutor() as pool:
         zombie = pool.submit(start, through_proxy)
-        assert hold.reached.wait(60)
+        assert hold.reached.wait(PATIENCE)
         handles = start(credentials)
         hold.release()
         with pytest.raises(TakenOverError):

@@ -11,10 +11,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -51,6 +50,7 @@ from prefect_langgraph import (
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from prefect_langgraph.transport.generators import SIZE
 from proxy import CutStream, Proxy
+from waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -158,13 +158,6 @@ def kept_by(client: SyncLangGraphClient, thread_id: str) -> list[tuple[str, Any]
     (run,) = client.runs.list(thread_id, limit=1)
     parts = client.runs.join_stream(thread_id, run["run_id"], last_event_id="0")
     return [(part.event, part.data) for part in parts]
-
-
-def until(ask: Callable[[], Any], wanted: Any, *, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while (seen := ask()) != wanted:
-        assert time.monotonic() < end, f"still {seen!r}, not {wanted!r}"
-        time.sleep(0.05)
 
 
 def status_of(client: SyncLangGraphClient, thread_id: str) -> str:
@@ -425,7 +418,7 @@ def test_consumer_that_stops_early_lets_go_of_the_run_as_chosen(
     if on_disconnect == "cancel":
         # The consumer goes on only when that is so.
         assert status_of(client, thread_id) == becomes
-    until(lambda: status_of(client, thread_id), becomes)
+    until(lambda: status_of(client, thread_id) == becomes)
 
 
 def test_exception_in_the_consumer_lets_go_of_the_run(
@@ -441,7 +434,7 @@ def test_exception_in_the_consumer_lets_go_of_the_run(
     with pytest.raises(LookupError):
         consume()
     gc.collect()
-    until(lambda: status_of(client, thread_id), "interrupted")
+    until(lambda: status_of(client, thread_id) == "interrupted")
 
 
 @pytest.mark.parametrize("how", ["aclose", "break", "cancel", "timeout"])
@@ -475,7 +468,7 @@ def test_asynchronous_consumer_that_stops_early_lets_go_of_the_run(
             await consume()
 
     asyncio.run(stop())
-    until(lambda: status_of(client, thread_id), "interrupted")
+    until(lambda: status_of(client, thread_id) == "interrupted")
 
 
 @pytest.mark.parametrize(
@@ -502,7 +495,7 @@ def test_killed_process_lets_go_of_the_run_as_chosen(
         assert process.stdout is not None
         assert next(line for line in process.stdout if line == "updates\n")
         os.kill(process.pid, signal.SIGKILL)
-    until(lambda: status_of(client, thread_id), becomes)
+    until(lambda: status_of(client, thread_id) == becomes)
 
 
 # -- join_stream -----------------------------------------------------------------------------------

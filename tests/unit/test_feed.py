@@ -11,6 +11,7 @@ import pytest
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.transport.generators import SIZE, AsyncFeed, FeedControl, SyncFeed, feed_control
 from prefect_langgraph.transport.loop import io_loop
+from waiting import PATIENCE
 
 
 class Source:
@@ -47,7 +48,7 @@ def test_generator_waits_for_a_slow_consumer() -> None:
     source = Source()
     with SyncFeed(source.items) as feed:
         assert next(feed) == 1
-        assert source.full.wait(5)
+        assert source.full.wait(PATIENCE)
         # One was taken, so many wait, and one is held by the generator's task.
         assert source.given <= SIZE + 2
 
@@ -107,7 +108,7 @@ def test_loop_that_is_closed_under_the_consumer_ends_the_generator() -> None:
     feed = loop.run_until_complete(begin())
     loop.close()
     feed.stop()
-    assert source.cleaned.wait(5)
+    assert source.cleaned.wait(PATIENCE)
 
 
 def test_synchronous_feed_on_the_shared_loop_is_refused() -> None:

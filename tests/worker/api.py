@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from server.owned import logs_of, until
+from server.owned import logs_of
+from waiting import PATIENCE, until
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
-SLOW = 120  # a worker has to notice, and each flow run's process to import Prefect
 
 Row = dict[str, Any]
 
@@ -24,12 +24,11 @@ class Api:
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         def served() -> httpx.Response | None:
-            answer = httpx.request(method, self.url + path, json=body, timeout=60)
+            answer = httpx.request(method, self.url + path, json=body, timeout=PATIENCE)
             # SQLite was busy: nothing was done, and Prefect's own client asks again as well.
             return answer if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE else None
 
-        answer = until(served, seconds=SLOW)
-        assert answer is not None, f"{method} {path}: unavailable"
+        answer = until(served)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
@@ -81,16 +80,14 @@ class Api:
 
     def ended(self, flow_run_id: str) -> Row:
         """The flow run, once it has ended."""
-        until(lambda: self.flow_run(flow_run_id)["state_type"] in ENDED, seconds=SLOW)
-        row = self.flow_run(flow_run_id)
-        assert row["state_type"] in ENDED, row["state"]
-        return row
+        until(lambda: self.flow_run(flow_run_id)["state_type"] in ENDED)
+        return self.flow_run(flow_run_id)
 
     def completed(self, flow_run_id: str) -> Row:
         """The flow run, once it has ended well; otherwise its log."""
         row = self.ended(flow_run_id)
         if row["state_name"] != "Completed":
-            log = until(lambda: logs_of(self.url, flow_run_id), seconds=5)
+            log = until(lambda: logs_of(self.url, flow_run_id))
             pytest.fail(f"{row['state_name']}: {row['state']['message']}\n{log}")
         return row
 

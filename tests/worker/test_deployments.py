@@ -22,8 +22,9 @@ from prefect.runtime import flow_run
 import prefect_langgraph
 from prefect_langgraph import LangGraphCredentials, create_cron, reconcile_crons, start_run
 from prefect_langgraph.testing import LangGraphServer
-from server.owned import FOREVER, YEARLY, left_by, logs_of, until
-from worker.api import SLOW, Api, Row
+from server.owned import FOREVER, YEARLY, left_by, logs_of
+from waiting import until
+from worker.api import Api, Row
 from worker.commands import ROOT, run_documented
 from worker.conftest import Worker
 
@@ -171,7 +172,7 @@ def started(
 
 def released(client: SyncLangGraphClient, flow_run_id: str) -> bool:
     """True as soon as nothing is left: the finalizer runs when the flow run has completed."""
-    return until(lambda: not left_by(client, flow_run_id), seconds=SLOW)
+    return until(lambda: not left_by(client, flow_run_id))
 
 
 def tables(api: Api, flow_run_id: str) -> dict[str, list[dict[str, Any]]]:
@@ -220,7 +221,7 @@ def test_prefects_server_makes_the_flow_runs_of_the_schedule(
     prefect_api.ask("PATCH", path, {"active": True})
     try:
         # With SQLAlchemy 2.1 it makes none, and only its log says so.
-        assert until(lambda: prefect_api.ask("POST", "/flow_runs/filter", wanted), seconds=SLOW)
+        assert until(lambda: prefect_api.ask("POST", "/flow_runs/filter", wanted))
     finally:
         prefect_api.ask("PATCH", path, {"active": False})
 
@@ -294,7 +295,7 @@ def test_block_that_was_picked_in_the_ui_is_used_and_what_was_made_with_it_relea
     row = prefect_api.completed(started["picked"])
     assert released(client, row["id"])
     said = "LangGraph (the block that was picked): 1 thread deleted"
-    assert until(lambda: said in logs_of(prefect_api.url, row["id"]), seconds=SLOW)
+    assert until(lambda: said in logs_of(prefect_api.url, row["id"]))
 
 
 def test_assistant_made_in_the_form_runs_on_a_json_input(
@@ -357,13 +358,13 @@ def test_killed_process_of_an_assistants_flow_run_is_released_by_its_hook(
 ) -> None:
     parameters = {"assistant": "long", "input": FOREVER}
     flow_run_id = prefect_api.run(deployed["run-assistant"], parameters)
-    assert until(lambda: left_by(client, flow_run_id).runs, seconds=SLOW)
+    assert until(lambda: left_by(client, flow_run_id).runs)
     pid = prefect_api.flow_run(flow_run_id)["infrastructure_pid"]
     os.kill(int(pid.rpartition(":")[2]), signal.SIGKILL)
-    assert until(lambda: not left_by(client, flow_run_id), seconds=SLOW)
+    assert until(lambda: not left_by(client, flow_run_id))
     assert prefect_api.ended(flow_run_id)["state_name"] == "Crashed"
     said = "1 run cancelled"
-    assert until(lambda: said in logs_of(prefect_api.url, flow_run_id), seconds=SLOW)
+    assert until(lambda: said in logs_of(prefect_api.url, flow_run_id))
 
 
 # What is left

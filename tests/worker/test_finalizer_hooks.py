@@ -20,11 +20,10 @@ from prefect.states import Cancelling
 from prefect_langgraph import SweepEntry, sweep
 from prefect_langgraph.ownership.heartbeat import is_lease
 from prefect_langgraph.testing import PrefectServer
-from server.owned import active_runs, left_by, logs_of, until
+from server.owned import active_runs, left_by, logs_of
+from waiting import until
 from worker.conftest import Worker
 from worker.deployed import BLOCK, CRONS, RUNS
-
-SLOW = 120  # a worker has to notice, and the process of a hook to import Prefect
 
 
 class Begun:
@@ -37,7 +36,7 @@ class Begun:
             f"owner/{deployment}", parameters={"thread_id": self.thread_id}, timeout=0, as_subflow=False
         )
         self.id: UUID = made.id
-        assert until(self._is_complete, seconds=SLOW), self.row().state
+        assert until(self._is_complete), self.row().state
 
     def _is_complete(self) -> bool:
         left = left_by(self._client, self.id)
@@ -79,8 +78,8 @@ def test_cancelled_flow_run_is_released_by_its_hook(
 ) -> None:
     with get_client(sync_client=True) as prefect:
         prefect.set_flow_run_state(begun.id, Cancelling())
-    assert until(begun.is_released, seconds=SLOW)
-    assert until(lambda: begun.row().state_name == "Cancelled", seconds=SLOW)
+    assert until(begun.is_released)
+    assert until(lambda: begun.row().state_name == "Cancelled")
     said = f"{CRONS} crons deleted, {RUNS} runs cancelled"
     assert until(lambda: said in logs_of(prefect_server.api_url, begun.id))
 
@@ -89,8 +88,8 @@ def test_killed_process_is_released_by_the_hook_in_a_new_one(
     begun: Begun, prefect_server: PrefectServer
 ) -> None:
     os.kill(begun.pid, signal.SIGKILL)
-    assert until(begun.is_released, seconds=SLOW)
-    assert until(lambda: begun.row().state_name == "Crashed", seconds=SLOW)
+    assert until(begun.is_released)
+    assert until(lambda: begun.row().state_name == "Crashed")
     said = f"{CRONS} crons deleted, {RUNS} runs cancelled"
     assert until(lambda: said in logs_of(prefect_server.api_url, begun.id))
 
@@ -105,7 +104,7 @@ def test_suspended_flow_run_keeps_its_things_until_it_was_resumed_and_has_ended(
         with get_client(sync_client=True) as prefect:
             return prefect.read_flow_run(made.id).state_name
 
-    assert until(lambda: state() == "Suspended", seconds=SLOW), state()
+    assert until(lambda: state() == "Suspended"), state()
     before = left_by(client, made.id)
     assert len(before.crons) == 1
     (entry,) = (
@@ -117,9 +116,9 @@ def test_suspended_flow_run_keeps_its_things_until_it_was_resumed_and_has_ended(
 
     with get_client(sync_client=True) as prefect:
         prefect.resume_flow_run(made.id)
-    assert until(lambda: state() in ("Completed", "Failed", "Crashed"), seconds=SLOW), state()
+    assert until(lambda: state() in ("Completed", "Failed", "Crashed")), state()
     assert state() == "Completed"
-    assert until(lambda: not left_by(client, made.id), seconds=SLOW)
+    assert until(lambda: not left_by(client, made.id))
     # Its second execution found the run and the cron of its first.
     assert until(lambda: "1 cron deleted" in logs_of(api_url, made.id))
     said = logs_of(api_url, made.id)

@@ -19,6 +19,7 @@ from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
 from prefect_langgraph.testing.process import HOST, ServerProcess
 from server.owned import left_by
+from waiting import PATIENCE
 from worker.api import Api
 from worker.on_postgresql import INPUTS
 
@@ -91,7 +92,7 @@ def python(server: PrefectServer, *arguments: str) -> str:
         env={**os.environ, "PYTHONPATH": str(TESTS), "PREFECT_API_URL": server.api_url},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

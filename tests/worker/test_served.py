@@ -15,8 +15,9 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from prefect_langgraph.testing.process import HOST, ServerProcess
-from server.owned import FOREVER, YEARLY, left_by, until
-from worker.api import SLOW, Api, Row
+from server.owned import FOREVER, YEARLY, left_by
+from waiting import until
+from worker.api import Api, Row
 from worker.served import NAME
 
 BLOCK = "served"
@@ -88,7 +89,7 @@ def test_served_flow_runs_and_leaves_nothing(
     deployment = deployment_of(prefect_api, flow_name)
     row = prefect_api.completed(prefect_api.run(deployment, RUNS[flow_name]))
     # The finalizer is a hook, which runs when the flow run has completed.
-    assert until(lambda: not left_by(client, row["id"]), seconds=SLOW)
+    assert until(lambda: not left_by(client, row["id"]))
 
 
 @pytest.mark.usefixtures("served")
@@ -97,8 +98,8 @@ def test_served_flow_that_is_cancelled_leaves_nothing(
 ) -> None:
     parameters = {"assistant_id": "worker", "inputs": [FOREVER, FOREVER]}
     flow_run_id = prefect_api.run(deployment_of(prefect_api, "langgraph-fan-out"), parameters)
-    assert until(lambda: len(left_by(client, flow_run_id).runs) == 2, seconds=SLOW)
+    assert until(lambda: len(left_by(client, flow_run_id).runs) == 2)
     cancelling = {"state": {"type": "CANCELLING"}}
     prefect_api.ask("POST", f"/flow_runs/{flow_run_id}/set_state", cancelling)
-    assert until(lambda: not left_by(client, flow_run_id), seconds=SLOW)
+    assert until(lambda: not left_by(client, flow_run_id))
     assert prefect_api.ended(flow_run_id)["state_name"] == "Cancelled"
