@@ -63,9 +63,7 @@ def _leave(number: int, frame: object) -> NoReturn:
 
 def _start_servers(servers: ExitStack) -> tuple[str, str]:
     """Start both at once and return their addresses."""
-    langgraph = _Later(
-        lambda: servers.enter_context(run_langgraph_server(AGENT, jobs=20, startup_seconds=120)).url
-    )
+    langgraph = _Later(lambda: servers.enter_context(run_langgraph_server(AGENT, jobs=20)).url)
     prefect = _Later(lambda: servers.enter_context(run_prefect_server()).api_url)
     return langgraph.result(), prefect.result()
 

@@ -34,7 +34,9 @@ _HOME = Path(tempfile.mkdtemp(prefix="prefect-langgraph-tests-"))
 _AT_EXIT.callback(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ["PREFECT_HOME"] = str(_HOME)
 os.environ["DO_NOT_TRACK"] = "1"
-# A Prefect that a process without an address starts for itself may take longer than 20 s.
+# On a busy machine answers may take longer than 60 s, and a Prefect that a process without an address
+# starts for itself longer than 20 s.
+os.environ["PREFECT_API_REQUEST_TIMEOUT"] = "300"
 os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "300"
 # Of a task that is called outside any flow, Prefect itself warns that its own log lines go nowhere.
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"

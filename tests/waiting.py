@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 240.0
+PATIENCE = 300.0
 """Seconds after which something does not come any more. No test measures how fast a machine is."""
 
 _PROBE_SECONDS = 0.05

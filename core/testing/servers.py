@@ -37,6 +37,16 @@ _QUIET = {
 }
 
 
+# On a busy machine SQLite takes longer than Prefect's 5 and 10 s, and answers are 503 then. Under their
+# second names, so that whoever gives the first has their will.
+_PATIENT_DATABASE = {
+    "PREFECT_API_DATABASE_TIMEOUT": "120",
+    "PREFECT_API_DATABASE_CONNECTION_TIMEOUT": "120",
+}
+
+STARTUP_SECONDS = 300.0
+"""A few seconds suffice on an idle machine; one with much else to do takes minutes."""
+
 # One setting under two names, of which Prefect prefers the first.
 _DATABASE_NAMES = {"PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"}
 
@@ -134,6 +144,7 @@ class PrefectServer(ServerProcess):
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            **_PATIENT_DATABASE,
             **({} if _DATABASE_NAMES & env.keys() else _own_database(home)),
             **env,
         }
@@ -162,7 +173,7 @@ def run_langgraph_server(
     jobs: int = 10,
     state_dir: str | Path | None = None,
     env: Mapping[str, str] | None = None,
-    startup_seconds: float = 60,
+    startup_seconds: float = STARTUP_SECONDS,
     port: int | None = None,
 ) -> Iterator[LangGraphServer]:
     """Run LangGraph's development server while the block runs.
@@ -179,7 +190,7 @@ def run_langgraph_server(
             temporary folder that is deleted at the end.
         env: More environment for the server, such as {"CRON_SCHEDULER_SLEEP_TIME": "1"}. Nothing
             is removed from it.
-        startup_seconds: How long the server may take until it answers.
+        startup_seconds: How long the server may take until it answers. One that ends is not waited for.
         port: None is a free one.
 
     Yields:
@@ -214,7 +225,7 @@ def run_prefect_server(
     *,
     home: str | Path | None = None,
     env: Mapping[str, str] | None = None,
-    startup_seconds: float = 120,
+    startup_seconds: float = STARTUP_SECONDS,
     port: int | None = None,
     ui: bool = False,
 ) -> Iterator[PrefectServer]:
@@ -228,7 +239,7 @@ def run_prefect_server(
             that is deleted at the end.
         env: More environment for the server, such as {"PREFECT_API_DATABASE_CONNECTION_URL":
             "postgresql+asyncpg://..."} in place of a SQLite file in its home.
-        startup_seconds: How long the server may take until it answers.
+        startup_seconds: How long the server may take until it answers. One that ends is not waited for.
         port: None is a free one.
         ui: Serve Prefect's pages too.
 

@@ -74,7 +74,6 @@ def test_server_ended_by_an_error_leaves_no_process_and_no_folder() -> None:
 def test_parent_killed_takes_its_server_with_it(tmp_path: Path) -> None:
     script = f"""
 import time
-from waiting import until
 from prefect_langgraph.testing import run_langgraph_server
 with run_langgraph_server({str(AGENT)!r}) as server:
     print(server.pid, server.state_dir, flush=True)

@@ -228,7 +228,7 @@ def test_other_workspaces_things_on_the_same_deployment_are_never_touched(
     client: SyncLangGraphClient, langgraph_server: LangGraphServer, leave: Leave
 ) -> None:
     ours = leave(Running())
-    with run_prefect_server(startup_seconds=250) as other:
+    with run_prefect_server() as other:
         there = subprocess.Popen(
             [sys.executable, "-c", OTHER_PREFECT, langgraph_server.url],
             env={**os.environ, "PREFECT_API_URL": other.api_url},

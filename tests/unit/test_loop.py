@@ -23,7 +23,7 @@ from prefect_langgraph.transport import loop as loop_module
 from prefect_langgraph.transport.loop import IOLoop, io_loop
 
 # Far more than any of it takes, so that a hang is a failure and not a wait.
-BOUND = 240
+BOUND = 300
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from prefect_langgraph.runs.poller import Waiter, interval
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
-BOUND = 240
+BOUND = 300
 
 
 def on(server: OddServer, body: Callable[[Deployment], Coroutine[Any, Any, Any]]) -> Any:

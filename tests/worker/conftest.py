@@ -15,6 +15,7 @@ from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
 from prefect_langgraph.testing.process import HOST, ServerProcess
+from waiting import PATIENCE
 from worker.api import Api
 from worker.commands import ROOT, documented, run_documented
 from worker.deployed import BLOCK
@@ -28,7 +29,7 @@ class Worker(ServerProcess):
     name = "worker"
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=120)
+        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=PATIENCE)
 
     def _command(self) -> tuple[str, Sequence[str]]:
         return "prefect", [*documented("worker"), "--with-healthcheck"]

@@ -43,7 +43,7 @@ class Postgres(ServerProcess):
 
     def __init__(self, folder: Path) -> None:
         self._binaries = binaries()
-        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=120)
+        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=PATIENCE)
 
     @property
     def url(self) -> str:

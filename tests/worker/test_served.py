@@ -16,7 +16,7 @@ from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from prefect_langgraph.testing.process import HOST, ServerProcess
 from server.owned import FOREVER, YEARLY, left_by
-from waiting import until
+from waiting import PATIENCE, until
 from worker.api import Api, Row
 from worker.served import NAME
 
@@ -30,7 +30,7 @@ class Served(ServerProcess):
 
     def __init__(self, how: str, folder: Path) -> None:
         self._how = how
-        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=120)
+        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=PATIENCE)
 
     def _command(self) -> tuple[str, Sequence[str]]:
         return "worker.served", [self._how, BLOCK]
