@@ -142,21 +142,21 @@ def test_resumed_flow_run_lives_before_its_first_call_and_is_released_when_its_p
         entries = sweep(BLOCK, grace_seconds=0).entries
         return next(entry for entry in entries if entry.flow_run_id == str(made.id))
 
-    assert until(lambda: row().state_name == "Suspended", seconds=SLOW), row().state
+    assert until(lambda: row().state_name == "Suspended"), row().state
     first = row().infrastructure_pid
     before = left_by(client, made.id)
     gate.unlink()
     with get_client(sync_client=True) as prefect:
         prefect.resume_flow_run(made.id)
     # The new process lives and has not called the deployment; all heartbeats are of the first one.
-    assert until(lambda: row().state_name == "Running", seconds=SLOW), row().state
+    assert until(lambda: row().state_name == "Running"), row().state
     assert swept().action == "keep", swept().reason
     assert not set(before.threads) - set(left_by(client, made.id).threads)
 
-    assert until(lambda: row().infrastructure_pid not in (None, first), seconds=SLOW)
+    assert until(lambda: row().infrastructure_pid not in (None, first))
     worker.kill()  # first, or it would see its process crash
     os.kill(int(str(row().infrastructure_pid).rpartition(":")[2]), signal.SIGKILL)
-    entry = until(lambda: (found := swept()).action == "release" and found, seconds=SLOW)
+    entry = until(lambda: (found := swept()).action == "release" and found)
     assert entry, swept()
     assert "gave no sign of life" in entry.reason
     assert not left_by(client, made.id)
