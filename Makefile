@@ -21,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 # The machine's own installation must not leak into the checks.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-oldest lint format types docs install system clean
+.PHONY: help demo test test-oldest lint format types docs release install system clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,10 @@ docs: install ## Build the documentation into build/docs; a warning is an error
 	@echo "make docs: mkdocs build --strict"
 	@NO_MKDOCS_2_WARNING=1 $(IN_VENV)/mkdocs build --strict --quiet
 	@echo "make docs: open build/docs/index.html"
+
+release: install ## Build the wheel and the sdist into dist/, check both, and say what to upload
+	@echo "make release: building, twine check, an empty environment"
+	@$(IN_VENV)/python tests/packaging/release.py
 
 # tests/browser look at Prefect's pages, tests/worker run a Prefect on PostgreSQL. Where one is missing
 # those tests fail and say so; nobody is asked here.

@@ -9,9 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from prefect_langgraph._version import __version__
-
 if TYPE_CHECKING:
+    from prefect_langgraph._version import __version__
     from prefect_langgraph.blocks.assistant import LangGraphAssistant, LangGraphRun
     from prefect_langgraph.blocks.credentials import LangGraphCredentials
     from prefect_langgraph.cleanup.models import SweepEntry, SweepReport
@@ -103,6 +102,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "_version": ("__version__",),
     "blocks.assistant": ("LangGraphAssistant", "LangGraphRun"),
     "blocks.credentials": ("LangGraphCredentials",),
     "crons.models": ("CronHandle", "CronPlan", "CronSpec"),

@@ -12,6 +12,9 @@ from prefect_langgraph.errors import (
     InvalidRequestError,
 )
 
+LONGEST = timedelta(days=3653)
+"""The longest time that is taken for one: what is longer is a mistake, or meant as "for ever"."""
+
 
 def check_positive(name: str, value: float | None) -> None:
     """Refuse a limit that is zero, negative or not a number; None is unlimited."""
@@ -20,6 +23,17 @@ def check_positive(name: str, value: float | None) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise InvalidRequestError(
             f"{name}={value!r}: give a number greater than zero, or None for no limit."
+        )
+
+
+def check_grace(name: str, seconds: float | None) -> None:
+    """Refuse what is no time that something can be left alone; None is for good."""
+    if seconds is None:
+        return
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 <= seconds <= LONGEST.total_seconds():
+        raise InvalidRequestError(
+            f"{name}={seconds!r}: give seconds, from 0 to {LONGEST.total_seconds():.0f} (ten years)."
         )
 
 
@@ -107,6 +121,8 @@ def check_end(end_time: datetime | None) -> None:
 
 
 def check_lease(lease: timedelta | None) -> None:
-    """Refuse a lease that is over as it begins."""
-    if lease is not None and (not isinstance(lease, timedelta) or lease <= timedelta(0)):
-        raise InvalidRequestError(f"lease={lease!r}: give a timedelta above zero, or None for none.")
+    """Refuse a lease that is over as it begins, or ends when there are no dates any more."""
+    if lease is not None and (not isinstance(lease, timedelta) or not timedelta(0) < lease <= LONGEST):
+        raise InvalidRequestError(
+            f"lease={lease!r}: give a timedelta above zero, of ten years at most, or None for none."
+        )

@@ -4,15 +4,22 @@
     prefect-langgraph doctor
 
 Exit status: 0 when it is done, 1 from `plan --check` when there are changes to make and from `doctor`
-when something fails, 2 when something went wrong. Results go to standard output, everything else to
-standard error.
+when something fails, 2 when something went wrong, whatever it was: one line says what, and
+PREFECT_LANGGRAPH_TRACEBACK=1 shows where. Results go to standard output, everything else to standard
+error.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import logging
+import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,55 +34,13 @@ if TYPE_CHECKING:
     from prefect_langgraph.doctor import Check
 
 
-UNWELL = 1
+CHANGES, UNWELL, FAILED, STOPPED = 1, 1, 2, 130
+TRACEBACK = "PREFECT_LANGGRAPH_TRACEBACK"
 
-
-def doctor(
-    *,
-    block: str | None = None,
-    url: str | None = None,
-    langgraph_json: Path | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
-) -> int:
-    """Say what is wrong between here and a deployment, and what to do about it.
-
-    The exit status is 0 when everything works, also with warnings, and 1 when something fails.
-
-    Parameters
-    ----------
-    block:
-        The name of a saved LangGraphCredentials block; "default" when nothing is given.
-    url:
-        The deployment's address, for one that asks for no key.
-    langgraph_json:
-        The server's configuration: tells whether the server follows it, and what is doubtful in it.
-    as_json:
-        Print JSON.
-    """
-    from prefect_langgraph.blocks.credentials import LangGraphCredentials, resolve
-    from prefect_langgraph.doctor import examine
-    from prefect_langgraph.errors import InvalidRequestError
-    from prefect_langgraph.headers import HeaderPolicy
-    from prefect_langgraph.transport.loop import io_loop
-
-    if block is not None and url is not None:
-        raise InvalidRequestError("Give one of --block and --url.")
-    policy = HeaderPolicy.from_langgraph_json(langgraph_json) if langgraph_json is not None else None
-
-    async def checks() -> list[Check]:
-        chosen = LangGraphCredentials(url=url) if url is not None else block
-        return await examine(await resolve(chosen), policy=policy)
-
-    found = io_loop().run(checks)
-    if as_json:
-        print(json.dumps([check.model_dump() for check in found], indent=2))  # noqa: T201
-    else:
-        for check in found:
-            print(check)  # noqa: T201
-    return UNWELL if any(check.status == "fail" for check in found) else 0
-
-
-CHANGES, FAILED = 1, 2
+# Parameters of the tasks and flows that are options here.
+_PARAMETER = re.compile(r"\b(credentials|dry_run|grace_seconds|owner|prune)=(True\b)?(\w*)")
+# What is said to a terminal that cannot show it.
+_PLAIN = {"→": "->", "…": "...", "“": '"', "”": '"'}
 
 app = App(
     name="prefect-langgraph",
@@ -87,7 +52,7 @@ app = App(
 )
 crons = App(name="crons", help="The crons of a LangGraph deployment.")
 app.command(crons)
-app.command(doctor)
+app.register_install_completion_command(help="Install completion for this shell: bash, zsh or fish.")
 
 
 @Parameter(name="*")
@@ -107,18 +72,75 @@ class Where:
 
     def resolve(self) -> Credentials:
         """What the tasks take as credentials."""
+        from pydantic import ValidationError
+
         from prefect_langgraph.blocks.credentials import LangGraphCredentials
         from prefect_langgraph.errors import InvalidRequestError
 
         if sum((self.credentials is not None, self.url is not None, self.from_env)) > 1:
             raise InvalidRequestError("Give one of --credentials, --url and --from-env.")
-        if self.url is not None:
-            return LangGraphCredentials(url=self.url)
-        return LangGraphCredentials.from_env() if self.from_env else self.credentials
+        try:
+            if self.url is not None:
+                return LangGraphCredentials(url=self.url)
+            return LangGraphCredentials.from_env() if self.from_env else self.credentials
+        except ValidationError as error:
+            # Only what is wrong: what was given may be a secret.
+            said = "; ".join(str(found["msg"]) for found in error.errors(include_input=False))
+            raise InvalidRequestError(said) from None
 
 
 AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 Flag = Annotated[bool, Parameter(negative=())]
+
+
+@app.command
+def doctor(
+    *,
+    credentials: Annotated[str | None, Parameter(name=("--credentials", "--block"))] = None,
+    url: str | None = None,
+    from_env: Flag = False,
+    langgraph_json: Path | None = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say what is wrong between here and a deployment, and what to do about it.
+
+    The exit status is 0 when everything works, also with warnings, and 1 when something fails.
+
+    Parameters
+    ----------
+    credentials:
+        The name of a saved LangGraphCredentials block; "default" when nothing is given.
+    url:
+        The deployment's address, for one that asks for no key.
+    from_env:
+        Take address and key from LANGGRAPH_API_URL and LANGGRAPH_API_KEY.
+    langgraph_json:
+        The server's configuration: tells whether the server follows it, and what is doubtful in it.
+    as_json:
+        Print JSON.
+    """
+    from prefect_langgraph.blocks.credentials import resolve
+    from prefect_langgraph.doctor import check_prefect, examine
+    from prefect_langgraph.headers import HeaderPolicy
+    from prefect_langgraph.transport.loop import io_loop
+
+    chosen = Where(credentials, url, from_env).resolve()
+    policy = HeaderPolicy.from_langgraph_json(langgraph_json) if langgraph_json is not None else None
+
+    async def checks() -> list[Check]:
+        if chosen is None or isinstance(chosen, str):
+            prefect = await check_prefect()
+            if prefect.status == "fail":
+                # It has the block, so nothing else is known.
+                return [prefect]
+        return await examine(await resolve(chosen), policy=policy)
+
+    found = io_loop().run(checks)
+    if as_json:
+        _print_json([check.model_dump() for check in found])
+    else:
+        _print("".join(f"{' '.join(str(check).split(chr(10)))}\n" for check in found))
+    return UNWELL if any(check.status == "fail" for check in found) else 0
 
 
 @crons.command(name="list")
@@ -134,7 +156,7 @@ def list_crons(
     Parameters
     ----------
     assistant:
-        Only those of this assistant or graph.
+        Only those of this assistant, by its id, or of all assistants of this graph.
     owner:
         Only those of this owner.
     as_json:
@@ -242,6 +264,8 @@ def delete(*cron_ids: str, where: Where | None = None, as_json: AsJson = False) 
 
     if not cron_ids:
         raise InvalidRequestError("Give the ids of the crons to delete; `crons list` shows them.")
+    # The same id twice is one cron.
+    cron_ids = tuple(dict.fromkeys(cron_ids))
     deleted = io_loop().run(drop_crons, cron_ids, credentials=(where or Where()).resolve())
     rows = [
         {"cron": cron_id, "was": "deleted" if cron_id in deleted else "gone already"}
@@ -274,6 +298,8 @@ def sweep(
     """
     from prefect_langgraph.flows.sweep import sweep as sweep_flow
 
+    # Of a flow that fails Prefect logs a traceback; the line that main() writes says it.
+    logging.getLogger("prefect.flow_runs").addFilter(_without_traceback)
     report = sweep_flow(list(credentials) or None, grace_seconds=grace_seconds, dry_run=dry_run)
     if as_json:
         _print_json(report.model_dump(mode="json"))
@@ -320,7 +346,7 @@ def _print_plan(found: CronPlan, as_json: bool) -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))  # noqa: T201
+    _print(json.dumps(value, indent=2) + "\n")
 
 
 def _print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -330,13 +356,37 @@ def _print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
 
     # In a file or a pipe there is no edge to wrap at.
     console = Console() if sys.stdout.isatty() else Console(width=10_000)
-    if rows:
-        table = Table(*(str(name) for name in rows[0]))
-        for row in rows:
-            # As text: a name may hold what rich would take for markup.
-            table.add_row(*(Text(str(value)) for value in row.values()))
-        console.print(table)
-    console.print(Text(title))
+    with console.capture() as shown:
+        if rows:
+            table = Table(*(str(name) for name in rows[0]))
+            for row in rows:
+                # As text: a name may hold what rich would take for markup.
+                table.add_row(*(Text(str(value)) for value in row.values()))
+            needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+            if needed <= console.width:
+                console.print(table)
+            else:
+                for line in _one_below_the_other(rows):
+                    console.print(Text(line), soft_wrap=True)
+        console.print(Text(title))
+    _print(shown.get())
+
+
+def _one_below_the_other(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
+    """The lines of a table that is too wide: whole, since ids are there to be copied."""
+    width = max(len(name) for name in rows[0])
+    for row in rows:
+        yield from (f"{name:<{width}}  {value}" for name, value in row.items() if str(value))
+        yield ""
+
+
+def _print(text: str) -> None:
+    """Write to standard output; a reader that has seen enough, such as `head`, is no failure."""
+    try:
+        print(text, end="", flush=True)  # noqa: T201
+    except BrokenPipeError:
+        # What is left goes nowhere, or Python would complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _moment(value: Any) -> str:
@@ -349,24 +399,69 @@ def _belonging(owner: str | None, name: str | None, flow_run_id: str | None) -> 
     return f"flow run {flow_run_id}" if flow_run_id is not None else "nobody"
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = record.exc_text = None
+    return True
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Plain characters for those that a terminal cannot show."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    said = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in said), error.end
+
+
+codecs.register_error("prefect_langgraph_plain", _plain)
+
+
+# What went wrong ----------------------------------------------------------------------------------
+
+
+def _in_our_words(message: str) -> str:
+    """A message of the tasks, with options for parameters, on one line."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = f"--{found[1].replace('_', '-')}", found[3]
+        return f"{name}={value}" if value else name
+
+    message = message.replace("url= to from_env", "--url")
+    return " ".join(_PARAMETER.sub(option, message).split())
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in one line without what was given."""
+    from prefect_langgraph.doctor import check_prefect
+    from prefect_langgraph.errors import LangGraphError
+    from prefect_langgraph.transport.loop import io_loop
+
+    if isinstance(error, LangGraphError):
+        return _in_our_words(" ".join([error.message, *getattr(error, "__notes__", [])]))
+    # Prefect has no error of its own for an answer that it does not understand.
+    prefect = io_loop().run(check_prefect)
+    if prefect.status == "fail":
+        return f"{prefect.message}. {prefect.advice}"
+    return (
+        f"{type(error).__name__}: not foreseen, a fault of prefect-langgraph or an answer of a server "
+        f"that it does not understand. {TRACEBACK}=1 shows where."
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    from pydantic import ValidationError
-
-    from prefect_langgraph.errors import LangGraphError
-
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="prefect_langgraph_plain")
     try:
         status = app(list(arguments) if arguments is not None else None)
     except CycloptsError:
         sys.exit(FAILED)  # cyclopts has said why
-    except LangGraphError as error:
-        notes = getattr(error, "__notes__", [])
-        print(f"error: {' '.join([str(error), *notes])}", file=sys.stderr)  # noqa: T201
-        sys.exit(FAILED)
-    except ValidationError as error:
-        # Only what is wrong: what was given may be a secret.
-        said = "; ".join(str(found["msg"]) for found in error.errors(include_input=False))
-        print(f"error: {said}", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and is no "changes"
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        print(f"error: {_said(error)}", file=sys.stderr)  # noqa: T201
         sys.exit(FAILED)
     sys.exit(status if isinstance(status, int) else 0)
 

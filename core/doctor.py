@@ -11,24 +11,28 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import httpx
-from prefect.exceptions import PrefectException
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 
 from prefect_langgraph.errors import AuthenticationError, DeploymentError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy
 from prefect_langgraph.models import Model
-from prefect_langgraph.ownership.owner import prefect_api
+from prefect_langgraph.ownership.owner import prefect_address, prefect_api
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 from prefect_langgraph.transport.pruning import Pruner
+
+T = TypeVar("T")
 
 CheckStatus = Literal["ok", "warn", "fail"]
 
@@ -38,7 +42,8 @@ OLDEST_SDK = (0, 4, 14)
 PROBE = "x-prefect-langgraph-doctor"
 # How long since its end what a flow run owns is not called left behind; as for the sweep.
 GRACE_SECONDS = 300.0
-_SECONDS, _PATIENCE_SECONDS = 20.0, 3.0
+_SECONDS, _PATIENCE_SECONDS, _PREFECT_SECONDS = 20.0, 3.0, 10.0
+_NOT_LANGGRAPH = "Check that the url is a LangGraph deployment's, and what is between."
 _DAY = 86_400
 _CLOCK_WARN, _CLOCK_FAIL = 5.0, 60.0
 _SHOWN = 8
@@ -89,18 +94,35 @@ class Examination:
         self._deadline = Deadline.after(_SECONDS)
         try:
             self._check_sdk()
+            prefect = await check_prefect()
+            self.checks.append(prefect)
             if self.policy is not None:
                 self._check_policy(self.policy)
-            if await self._check_reachable():
-                info = await self._check_server()
-                assistants = await self._check_key_and_assistants()
+            if await self._guarded("reachable", self._check_reachable):
+                info = await self._guarded("server", self._check_server) or {}
+                assistants = await self._guarded("key", self._check_key_and_assistants)
                 if assistants is not None:
-                    await self._check_crons(info)
-                    await self._check_headers(assistants)
-                    await self._check_left_behind()
+                    await self._guarded("crons", lambda: self._check_crons(info))
+                    await self._guarded("headers", lambda: self._check_headers(assistants))
+                    if prefect.status != "fail":
+                        await self._guarded("left behind", self._check_left_behind)
         finally:
             await self._deployment.client.http.client.aclose()
         return self.checks
+
+    async def _guarded(self, name: str, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """Ask one question; an answer that nobody foresaw is a finding too."""
+        try:
+            return await ask()
+        except Exception as error:  # noqa: BLE001 - told as what it is, and the others are still asked
+            self._note(
+                name,
+                "fail",
+                f"{self.connection.url} answers in a way that is not understood "
+                f"({type(error).__name__})",
+                _NOT_LANGGRAPH,
+            )
+            return None
 
     def _note(self, name: str, status: CheckStatus, message: str, advice: str | None = None) -> None:
         self.checks.append(Check(name=name, status=status, message=message, advice=advice))
@@ -152,15 +174,25 @@ class Examination:
                 "Check url, network and proxy, and that the deployment runs.",
             )
             return False
-        self._note("reachable", "ok", f"{self.connection.url} answers")
+        if isinstance(_json(response), Mapping) and _json(response).get("ok") is True:
+            self._note("reachable", "ok", f"{self.connection.url} answers")
+        else:
+            self._note(
+                "reachable",
+                "fail",
+                f"{self.connection.url} answers /ok with something else than LangGraph's API does",
+                _NOT_LANGGRAPH,
+            )
         self._check_clock(response.headers.get("date"), before, datetime.now(UTC))
         return True
 
     def _check_clock(self, date: str | None, before: datetime, after: datetime) -> None:
-        if date is None:
-            self._note("clock", "warn", "the server tells no time", "Compare its clock by hand.")
+        theirs = _date(date)
+        if theirs is None:
+            said = "tells no time" if date is None else "tells its time in a way that cannot be read"
+            self._note("clock", "warn", f"the server {said}", "Compare its clock by hand.")
             return
-        off = skew(parsedate_to_datetime(date), before, after)
+        off = skew(theirs, before, after)
         if abs(off) <= _CLOCK_WARN:
             self._note("clock", "ok", "agrees with the server's")
             return
@@ -173,8 +205,10 @@ class Examination:
 
     async def _check_server(self) -> Mapping[str, Any]:
         try:
-            info: Mapping[str, Any] = (await self._get("/info")).json()
-        except (DeploymentError, ValueError):
+            info = _json(await self._get("/info"))
+        except DeploymentError:
+            info = None
+        if not isinstance(info, Mapping) or not isinstance(info.get("version"), str):
             self._note(
                 "server",
                 "warn",
@@ -182,15 +216,19 @@ class Examination:
                 "Nothing, if that is turned off on purpose.",
             )
             return {}
-        api, library = info.get("version", "?"), info.get("langgraph_py_version", "?")
-        self._note("server", "ok", f"LangGraph API {api}, langgraph {library}")
+        library = info.get("langgraph_py_version")
+        langgraph = f", langgraph {library}" if library else ""
+        self._note("server", "ok", f"LangGraph API {info['version']}{langgraph}")
         await self._check_features()
         return info
 
     async def _check_features(self) -> None:
         try:
-            paths = (await self._get("/openapi.json")).json()["paths"]
-        except (DeploymentError, ValueError, KeyError):
+            described = _json(await self._get("/openapi.json"))
+        except DeploymentError:
+            return
+        paths = described.get("paths") if isinstance(described, Mapping) else None
+        if not isinstance(paths, Mapping):
             return
         missing = [what for what, path in _PATHS.items() if path not in paths]
         if missing:
@@ -221,7 +259,15 @@ class Examination:
             )
             return None
         except DeploymentError as error:
-            self._note("key", "fail", error.message, "Check that the url is a LangGraph deployment's.")
+            self._note("key", "fail", error.message, _NOT_LANGGRAPH)
+            return None
+        if not _are_assistants(found):
+            self._note(
+                "assistants",
+                "fail",
+                f"{self.connection.url} was asked for assistants, and its answer is no list of them",
+                _NOT_LANGGRAPH,
+            )
             return None
         with_key = self.connection.api_key is not None
         self._note("key", "ok", "accepted" if with_key else "none given, and none asked for")
@@ -237,17 +283,23 @@ class Examination:
 
     async def _check_crons(self, info: Mapping[str, Any]) -> None:
         crons = self._deployment.client.crons
-        if (info.get("flags") or {}).get("crons") is False:
+        flags = info.get("flags")
+        if isinstance(flags, Mapping) and flags.get("crons") is False:
             self._note("crons", "warn", "turned off on this server", "Schedule from Prefect instead.")
             return
         try:
-            count = await self._deployment.send(
+            count: Any = await self._deployment.send(
                 crons.count, doing="count crons", deadline=self._deadline
             )
         except DeploymentError as error:
             self._note("crons", "warn", error.message, "Schedule from Prefect instead.")
-        else:
+            return
+        if isinstance(count, int):
             self._note("crons", "ok", f"on; there are {count}")
+        else:
+            self._note(
+                "crons", "fail", "the server was asked to count them, and names none", _NOT_LANGGRAPH
+            )
 
     # -- headers -----------------------------------------------------------------------------------
 
@@ -313,7 +365,8 @@ class Examination:
             run = await runs.create(
                 thread_id, assistant_id, input={}, after_seconds=_DAY, headers=dict(sent)
             )
-            return (run.get("kwargs") or {}).get("config")  # type: ignore[attr-defined]
+            given = run.get("kwargs") if isinstance(run, Mapping) else None
+            return given.get("config") if isinstance(given, Mapping) else None
 
         try:
             config = await self._deployment.send(
@@ -323,7 +376,10 @@ class Examination:
             await asyncio.shield(self._deployment.part(Pruner).prune([thread_id]))
         if not isinstance(config, Mapping):
             return None
-        return {str(name).lower() for name in (config.get("configurable") or {})}
+        configurable = config.get("configurable")
+        return (
+            {str(name).lower() for name in configurable} if isinstance(configurable, Mapping) else set()
+        )
 
     # -- what others left --------------------------------------------------------------------------
 
@@ -337,8 +393,8 @@ class Examination:
         except (PrefectException, httpx.HTTPError) as error:
             self._note(
                 "left behind",
-                "warn",
-                f"Prefect could not be asked ({type(error).__name__})",
+                "fail",
+                f"Prefect at {prefect_address()} could not be asked ({type(error).__name__})",
                 "Set PREFECT_API_URL to the Prefect whose flows use this deployment.",
             )
             return
@@ -361,6 +417,57 @@ class Examination:
             f"{shown} of {len(over)} flow runs that ended",
             "prefect-langgraph crons sweep, and deploy the sweep flow.",
         )
+
+
+def _json(response: httpx.Response) -> Any:
+    """The body; None when it is no JSON."""
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _date(text: str | None) -> datetime | None:
+    """The moment that a Date header tells; None when it tells none."""
+    try:
+        found = parsedate_to_datetime(text or "")
+    except (ValueError, OverflowError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _are_assistants(found: object) -> bool:
+    return isinstance(found, list) and all(
+        isinstance(row, Mapping) and {"assistant_id", "graph_id"} <= row.keys() for row in found
+    )
+
+
+async def check_prefect() -> Check:
+    """Whether Prefect can be asked, by a question of its own kind."""
+    if not PREFECT_API_URL.value():
+        return Check(
+            name="prefect",
+            status="warn",
+            message="PREFECT_API_URL is not set, so each process starts a temporary Prefect",
+            advice="prefect config set PREFECT_API_URL=... to the Prefect whose flows use this.",
+        )
+    where = f"Prefect at {prefect_address()}"
+    advice = "Check PREFECT_API_URL, and that Prefect runs and can be reached from here."
+    try:
+        async with asyncio.timeout(_PREFECT_SECONDS), get_client() as client:
+            await client.read_flow_runs(limit=1)
+    except PrefectHTTPStatusError as error:
+        status = error.response.status_code
+        found = f"{where} refuses to answer ({status})"
+        if status in (401, 403):
+            advice = "Set PREFECT_API_KEY for Prefect Cloud, or PREFECT_API_AUTH_STRING."
+    except (PrefectException, httpx.HTTPError, OSError) as error:
+        found = f"{where} cannot be asked ({type(error).__name__})"
+    except Exception as error:  # noqa: BLE001 - of an answer that is none, each client has its own error
+        found = f"{where} answers in a way that is not understood ({type(error).__name__})"
+    else:
+        return Check(name="prefect", status="ok", message=f"{prefect_address()} answers")
+    return Check(name="prefect", status="fail", message=found, advice=advice)
 
 
 async def examine(connection: Connection, *, policy: HeaderPolicy | None = None) -> list[Check]:

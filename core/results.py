@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, overload
@@ -21,6 +21,8 @@ from prefect_langgraph.errors import (
     RunTimeoutError,
 )
 from prefect_langgraph.models import Model, Origin, RunHandle, RunStatus
+
+_REASONS, _ALIKE, _REASON_CHARACTERS = 3, 3, 120
 
 
 class Usage(Model):
@@ -144,7 +146,7 @@ class FanOutResult(Model, Sequence[RunResult]):
             shown = ", ".join(f"{count} {status}" for status, count in sorted(self.counts.items()))
             raise FanOutError(
                 f"{len(errors)} of {len(self.results)} runs did not succeed ({shown}). "
-                "See .result for every run; on_failure='collect' returns it instead.",
+                f"{_reasons(self.results)}. `.result` holds every run.",
                 errors,
                 self,
             )
@@ -236,3 +238,38 @@ def _error_of_none(result: RunResult) -> RunError:
         handle=handle,
         status=result.status,
     )
+
+
+def _reasons(results: Iterable[RunResult]) -> str:
+    """Why runs did not succeed, the most frequent reasons first: all that a notification shows."""
+    kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for result in results:
+        if result.as_error() is not None:
+            failure = result.error
+            started = result.handle.run_id or failure is not None
+            kind = failure.error if failure is not None else str(result.status)
+            kinds[kind if started else "never started"][
+                failure.message if failure is not None else ""
+            ] += 1
+    found: list[tuple[int, str]] = []
+    for kind, messages in kinds.items():
+        if len(messages) > _ALIKE:
+            # Each names its own row, say: together they are one reason.
+            first, _ = messages.most_common(1)[0]
+            found.append((messages.total(), _short(f"{kind}, such as: {first}")))
+        else:
+            found += [
+                (count, _short(f"{kind}: {message}" if message else kind))
+                for message, count in messages.items()
+            ]
+    found.sort(key=lambda reason: -reason[0])
+    shown = [f"{count}x {reason}" for count, reason in found[:_REASONS]]
+    if more := len(found) - len(shown):
+        shown.append(f"{more} other reason{'s' if more > 1 else ''}")
+    return "; ".join(shown)
+
+
+def _short(text: str) -> str:
+    """A text on one line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _REASON_CHARACTERS else line[: _REASON_CHARACTERS - 1] + "…"

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow
 
+from prefect_langgraph.arguments import LONGEST
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows.finalizer import with_finalizer
@@ -77,8 +78,8 @@ def cron_window(
         >>> result.counts
         {}
     """
-    if duration <= timedelta(0):
-        raise InvalidRequestError(f"duration={duration}: give a time above zero.")
+    if not timedelta(0) < duration <= LONGEST:
+        raise InvalidRequestError(f"duration={duration}: give a time above zero, of ten years at most.")
     if max_results is not None and max_results < 1:
         raise InvalidRequestError(f"max_results={max_results}: give one or more, or None.")
     window = temporary_cron(

@@ -114,8 +114,10 @@ async def _plan(
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
     check_count("max_in_flight", max_in_flight)
     deadline = Deadline.after(max_wait_seconds)
-    if (inputs is None) == (input_path is None):
-        raise InvalidRequestError("Give inputs, or input_path, and not both.")
+    if inputs is None and input_path is None:
+        raise InvalidRequestError("Give inputs, or input_path.")
+    if inputs is not None and input_path is not None:
+        raise InvalidRequestError("Give one of inputs and input_path, not both.")
     if input_path is not None:
         inputs = await asyncio.to_thread(read_inputs, input_path)
     requests = requests_of(

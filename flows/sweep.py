@@ -9,6 +9,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+from prefect_langgraph.arguments import check_grace
 from prefect_langgraph.blocks.credentials import DEFAULT_BLOCK, resolve
 from prefect_langgraph.cleanup.models import SweepEntry, SweepReport
 from prefect_langgraph.cleanup.report import NAMED, SWEEP_ENDED
@@ -34,12 +35,8 @@ async def _sweep(
     dry_run: bool,
     max_wait_seconds: float | None,
 ) -> SweepReport:
-    for name, seconds in (
-        ("grace_seconds", grace_seconds),
-        ("waiting_grace_seconds", waiting_grace_seconds),
-    ):
-        if seconds is not None and not seconds >= 0:
-            raise InvalidRequestError(f"{name}={seconds!r}: give a number that is not negative.")
+    check_grace("grace_seconds", grace_seconds)
+    check_grace("waiting_grace_seconds", waiting_grace_seconds)
     deadline = Deadline.after(max_wait_seconds)
     names = credentials if isinstance(credentials, list) else [credentials or DEFAULT_BLOCK]
     if not names:

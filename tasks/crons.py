@@ -15,8 +15,8 @@ from prefect_langgraph.blocks.credentials import Credentials, resolve_for
 from prefect_langgraph.crons import operations
 from prefect_langgraph.crons.models import CronHandle, OnRunCompleted
 from prefect_langgraph.crons.request import CRON_OWNER, build, check_payload, refuse_headers
-from prefect_langgraph.crons.search import pages
-from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.crons.search import check_cron_ids, pages
+from prefect_langgraph.errors import DeploymentError, InvalidRequestError
 from prefect_langgraph.headers import validate_headers
 from prefect_langgraph.runs.call import Context, context_of, undo_if_interrupted
 from prefect_langgraph.schedules import ScheduleLike
@@ -216,15 +216,33 @@ async def _delete(
     credentials: Credentials,
 ) -> None:
     plain = validate_headers(headers) or None
+    if not isinstance(cron, CronHandle):
+        check_cron_ids([cron])
     context = await _context_for_cron(cron, credentials)
     deleted = await operations.delete(context, cron, headers=plain)
     context.logger.info("%s cron %s", "Deleted" if deleted else "Gone already:", operations.id_of(cron))
 
 
 async def drop_crons(cron_ids: Sequence[str], *, credentials: Credentials) -> list[str]:
-    """Delete crons; gives the ids of those that were there."""
+    """Delete crons; gives the ids of those that were there.
+
+    Raises:
+        InvalidRequestError: Some are no ids; nothing was deleted.
+        DeploymentError: One could not be deleted; a note says how many were.
+    """
+    check_cron_ids(cron_ids)
     context = await context_for(credentials)
-    return [cron_id for cron_id in cron_ids if await operations.delete(context, cron_id)]
+    deleted: list[str] = []
+    for done, cron_id in enumerate(cron_ids):
+        try:
+            if await operations.delete(context, cron_id):
+                deleted.append(cron_id)
+        except DeploymentError as error:
+            error.add_note(
+                f"{done} of {len(cron_ids)} were deleted before; calling again does the rest."
+            )
+            raise
+    return deleted
 
 
 async def find_crons(
@@ -433,7 +451,7 @@ def search_crons(
     Changes nothing; safe to repeat. `asearch_crons` is the asynchronous twin.
 
     Args:
-        assistant_id: Of this assistant, by its id or its graph's name.
+        assistant_id: Of this assistant, by its id; of every assistant of a graph, by the graph's name.
         thread_id: On this thread.
         enabled: True for those that fire, False for those that are paused.
         metadata: With these values in their metadata.

@@ -118,9 +118,7 @@ async def reconcile(
     for cron, request in wanted.items():
         for warning in request.cron.warnings:
             context.logger.warning("Cron %r: %s", cron, warning)
-        ends = request.ends(now)
-        if ends is not None and ends > now:
-            wanted[cron] = await operations.fit_for_server(context, request)
+        wanted[cron] = await operations.fit_for_server(context, request)
     rows = [row async for row in pages(context.deployment)]
     steps = steps_for(wanted, rows, name, prune=prune, now=now)
     if not dry_run:

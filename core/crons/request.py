@@ -178,13 +178,12 @@ def difference(
     replace = replace or str(row.get("thread_id") or "") != (request.thread_id or "")
     payload: Row = row.get("payload") or {}
     for name in PAYLOAD if not same_spec else _AS_WRITTEN:
-        want, got = request.payload.get(name), _own_part(name, payload.get(name))
-        if canonical(want) == canonical(got):
+        want = _own_part(name, request.payload.get(name))
+        if canonical(want) == canonical(_own_part(name, payload.get(name))):
             continue
-        if want is None and name in _CLEARABLE:
-            want = {}
-        replace = replace or want is None
-        patch[name] = want
+        clears = want is None and name in _CLEARABLE
+        replace = replace or (want is None and not clears)
+        patch[name] = {} if clears else request.payload.get(name)
     fields = [*patch]
     gone = [name for name in have if name not in metadata and have[name] is not None]
     dropped = not same_spec and any(not name.startswith(TAG_PREFIX) for name in gone)
@@ -220,7 +219,7 @@ def _columns(row: Row, request: CronRequest, now: datetime) -> Iterable[tuple[st
 
 
 def _own_part(name: str, value: Any) -> Any:
-    """A part of a payload without what the server wrote into it."""
+    """A part of a payload without what the server wrote into it; an empty one is none."""
     if name != "config" or not isinstance(value, Mapping):
         return value if value != {} or name != "context" else None
     configurable = {

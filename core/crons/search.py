@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from prefect_langgraph.crons.request import Row
-from prefect_langgraph.errors import AuthenticationError, InvalidRequestError, NotFoundError
+from prefect_langgraph.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    NotFoundError,
+    UnreachableError,
+)
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
@@ -36,19 +41,36 @@ async def pages(
     headers: Mapping[str, str] | None = None,
     limit: int | None = None,
 ) -> AsyncIterator[Row]:
-    """Crons from the oldest to the newest, each once."""
+    """Crons from the oldest to the newest, each once.
+
+    Args:
+        deployment: Where to ask.
+        assistant_id: Of this assistant; of all assistants of a graph, where it is a graph's name.
+        thread_id: On this thread.
+        enabled: False for those that are paused.
+        metadata: With all of this in theirs.
+        headers: For these requests.
+        limit: At most so many.
+
+    Raises:
+        NotFoundError: There is no such graph.
+        UnreachableError: The answers are no crons.
+    """
     seen: set[str] = set()
-    if assistant_id is not None:
-        assistant_id = await _assistant(deployment, assistant_id)
+    ids = None if assistant_id is None else await _assistants(deployment, assistant_id)
+    # The server's own filter takes one assistant.
+    asked_for = next(iter(ids)) if ids is not None and len(ids) == 1 else None
     crons, offset = deployment.client.crons, 0
     while True:
-        size = PAGE if limit is None else min(PAGE, limit - len(seen))
-        if size <= 0:
+        left = PAGE if limit is None else limit - len(seen)
+        if left <= 0:
             return
+        # Of several assistants the whole page is looked through.
+        size = min(PAGE, left) if ids is None or asked_for is not None else PAGE
         start = offset
-        page = await deployment.send(
+        answer = await deployment.send(
             lambda: crons.search(
-                assistant_id=assistant_id,
+                assistant_id=asked_for,
                 thread_id=thread_id,
                 enabled=enabled,
                 metadata=dict(metadata) if metadata else None,
@@ -63,10 +85,14 @@ async def pages(
             deadline=_patience(deployment),
             hidden=[metadata, headers],
         )
+        page = _rows(deployment, answer, "cron")
         for row in page:
-            if row["cron_id"] not in seen:
+            wanted = ids is None or asked_for is not None or row["assistant_id"] in ids
+            if wanted and row["cron_id"] not in seen:
                 seen.add(row["cron_id"])
                 yield dict(row)
+                if len(seen) == limit:
+                    return
         if len(page) < size:
             return
         offset += len(page)
@@ -83,35 +109,78 @@ async def crons_under(deployment: Deployment, metadata: Mapping[str, Any]) -> li
 
 async def cron_row(deployment: Deployment, cron_id: str) -> Row | None:
     """A cron's row, or None when the server says that there is none."""
-    try:
-        uuid.UUID(cron_id)
-    except ValueError:
-        raise InvalidRequestError(f"cron_id={cron_id!r} is no UUID.") from None
+    check_cron_ids([cron_id])
     # The SDK has no name for this question; its HTTP client asks it.
     http = deployment.client.http
     try:
-        row: Row = await deployment.send(
+        row: Any = await deployment.send(
             lambda: http.get(f"/runs/crons/{cron_id}"),
             doing=f"ask for cron {cron_id}",
             deadline=_patience(deployment),
         )
     except NotFoundError:
         return None
-    return row
+    return _rows(deployment, [row], "cron")[0]
 
 
-async def _assistant(deployment: Deployment, assistant_id: str) -> str:
-    """An assistant's id, also for the name of a graph, which a search for crons does not take."""
+def check_cron_ids(cron_ids: Iterable[str]) -> None:
+    """Refuse what is no cron's id, before anything is done to the others.
+
+    Raises:
+        InvalidRequestError: With all that are none.
+    """
+    wrong = [cron_id for cron_id in cron_ids if not _is_uuid(cron_id)]
+    if wrong:
+        shown = ", ".join(map(repr, wrong))
+        raise InvalidRequestError(
+            f"cron_id={shown} is no UUID."
+            if len(wrong) == 1
+            else f"These are no UUIDs of crons: {shown}."
+        )
+
+
+def _is_uuid(text: str) -> bool:
     try:
-        return str(uuid.UUID(assistant_id))
+        uuid.UUID(text)
     except ValueError:
-        pass
-    assistants = deployment.client.assistants
-    found = await deployment.send(
-        lambda: assistants.search(graph_id=assistant_id, metadata={"created_by": "system"}, limit=1),
-        doing=f"ask for the assistant of graph {assistant_id}",
-        deadline=_patience(deployment),
+        return False
+    return True
+
+
+def _rows(deployment: Deployment, answer: object, kind: str) -> list[Row]:
+    """The rows of an answer.
+
+    Raises:
+        UnreachableError: It is something else: of a gateway's page or a wrong address nothing is
+            concluded, and least of all that there are none.
+    """
+    if isinstance(answer, list) and all(
+        isinstance(row, Mapping) and {f"{kind}_id", "assistant_id"} <= row.keys() for row in answer
+    ):
+        return answer
+    raise UnreachableError(
+        f"{deployment.url} was asked for {kind}s, and its answer is something else. Check that the url "
+        "is the deployment's and what is between.",
+        url=deployment.url,
     )
+
+
+async def _assistants(deployment: Deployment, assistant_id: str) -> set[str]:
+    """An assistant's id; those of all its assistants for the name of a graph."""
+    if _is_uuid(assistant_id):
+        return {assistant_id}
+    assistants, found = deployment.client.assistants, set[str]()
+    while True:
+        start = len(found)
+        answer = await deployment.send(
+            lambda: assistants.search(graph_id=assistant_id, limit=PAGE, offset=start),  # noqa: B023
+            doing=f"ask for the assistants of graph {assistant_id}",
+            deadline=_patience(deployment),
+        )
+        rows = _rows(deployment, answer, "assistant")
+        found |= {str(row["assistant_id"]) for row in rows if row.get("graph_id") == assistant_id}
+        if len(rows) < PAGE or len(found) == start:
+            break
     if not found:
         raise NotFoundError(
             f"There is no graph {assistant_id!r} at {deployment.url}. Give its name, or an "
@@ -119,7 +188,7 @@ async def _assistant(deployment: Deployment, assistant_id: str) -> str:
             status_code=404,
             url=deployment.url,
         )
-    return str(found[0]["assistant_id"])
+    return found
 
 
 async def is_dev_server(deployment: Deployment) -> bool:
@@ -129,7 +198,8 @@ async def is_dev_server(deployment: Deployment) -> bool:
         info, metrics = await asyncio.gather(
             _ask(deployment, "/info"), _ask(deployment, "/metrics?format=json")
         )
-        hosted = (info.get("host") or {}).get("kind") != "self-hosted"
+        host = info.get("host")
+        hosted = not isinstance(host, Mapping) or host.get("kind") != "self-hosted"
         kind.is_dev_server = not hosted and bool(metrics) and "postgres" not in metrics
     return kind.is_dev_server
 

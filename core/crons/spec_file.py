@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ Specs = str | Path | Sequence[CronSpec | Mapping[str, Any]]
 """A path, or specifications; a mapping in place of a `CronSpec` has its fields."""
 
 _SHOWN = 10
+_KEYS = ("owner", "crons")
+# A value that YAML takes for something else, such as `schedule: */5 * * * *`.
+_NEEDS_QUOTES = re.compile(r"[{,\s-]*(?P<key>\w+):\s+(?P<value>[*&@`%!|>][^,}#]*)")
+_KINDS = {dict: "a mapping", list: "a list", str: "a text", bool: "a yes or no"}
+_KINDS |= {int: "a number", float: "a number", type(None): "empty"}
 
 
 def read_specs(specs: Specs, owner: str | None) -> tuple[str, dict[str, CronRequest]]:
@@ -25,6 +31,12 @@ def read_specs(specs: Specs, owner: str | None) -> tuple[str, dict[str, CronRequ
         ScheduleError: Schedules that no Deploy cron says, and nothing else is wrong.
         InvalidRequestError: What is wrong with which of them.
     """
+    if isinstance(specs, Mapping | bytes) or not isinstance(specs, Iterable | Path):
+        given = "None" if specs is None else _kind(specs)
+        raise InvalidRequestError(
+            f"specs is {given}: give a list of CronSpec, or of their fields, or the path of a file "
+            "that holds one."
+        )
     entries: Iterable[Any] = specs if not isinstance(specs, str | Path) else []
     if isinstance(specs, str | Path):
         told, entries = _read_file(Path(specs))
@@ -87,19 +99,62 @@ def _read_file(path: Path) -> tuple[str | None, list[Any]]:
     import yaml  # type: ignore[import-untyped]
 
     try:
+        text = path.read_text(encoding="utf-8")
         # JSON is YAML too.
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = yaml.safe_load(text)
     except OSError as error:
         raise InvalidRequestError(f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark is not None else ""
-        raise InvalidRequestError(f"{path} is neither YAML nor JSON{line}.") from None
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"{path} is no text in UTF-8.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: a date that there is not, such as 2026-02-30.
+        raise InvalidRequestError(f"{path} {_why_no_yaml(text, error)}.") from None
+    return _owner_and_entries(path, content)
+
+
+def _owner_and_entries(path: Path, content: Any) -> tuple[str | None, list[Any]]:
     owner: Any = None
-    if isinstance(content, dict) and content.keys() <= {"owner", "crons"}:
-        owner, content = content.get("owner"), content.get("crons")
-    if not isinstance(content, list) or not (owner is None or isinstance(owner, str)):
-        raise InvalidRequestError(
-            f"{path} holds no list of crons. Write a list, or `owner: NAME` and `crons:` with the list."
-        )
+    how = "Write a list, or `owner: NAME` and `crons:` with the list."
+    if isinstance(content, dict):
+        if {"assistant_id", "schedule"} <= content.keys():
+            raise InvalidRequestError(
+                f"{path} holds one cron and no list of crons. Write it as `- name: ...`."
+            )
+        if further := [str(key) for key in content if key not in _KEYS]:
+            raise InvalidRequestError(
+                f"{path}: {', '.join(further)} at the top: there may be only `owner` and `crons`."
+            )
+        if "crons" not in content:
+            raise InvalidRequestError(f"{path} has no `crons`. {how}")
+        owner, content = content.get("owner"), content["crons"]
+        if not isinstance(content, list):
+            raise InvalidRequestError(f"{path}: `crons` is {_kind(content)}, and must be a list.")
+    elif not isinstance(content, list):
+        said = "is empty" if content is None else f"is {_kind(content)} and holds no list of crons"
+        raise InvalidRequestError(f"{path} {said}. {how}")
+    if owner is not None and not isinstance(owner, str):
+        quoted = "" if isinstance(owner, dict | list) else f': put it into quotes, owner: "{owner}"'
+        raise InvalidRequestError(f"{path}: `owner` is {_kind(owner)}, and must be a text{quoted}.")
     return owner, content
+
+
+def _why_no_yaml(text: str, error: Exception) -> str:
+    """What is wrong with a file, without showing more of it than a schedule."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return "is neither YAML nor JSON"
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    for found in _NEEDS_QUOTES.finditer(line):
+        key, value = found["key"], found["value"].strip()
+        shown = f': {key}: "{value}"' if key == "schedule" else ""
+        return (
+            f"is no YAML at line {mark.line + 1}: what begins with {value[0]} means something else "
+            f"there. Put the {key} into quotes{shown}"
+        )
+    return f"is neither YAML nor JSON at line {mark.line + 1}"
+
+
+def _kind(value: object) -> str:
+    """What a value is, in a file's words."""
+    return _KINDS.get(type(value), f"a {type(value).__name__}")

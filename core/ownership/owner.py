@@ -155,6 +155,12 @@ async def _root_of(flow_run: tuple[str, int]) -> tuple[tuple[str, int], bool]:
     return _roots[flow_run]
 
 
+def prefect_address() -> str:
+    """The address of Prefect's API, for messages: without a password that may be in it."""
+    parts = urlsplit(PREFECT_API_URL.value() or "")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else "-"
+
+
 def prefect_api() -> str:
     """A short hash of the Prefect API's address and workspace, equal in all of its processes."""
     address = PREFECT_API_URL.value()

@@ -9,6 +9,7 @@ test proves the mapping complete.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -54,6 +55,8 @@ _MAX_DETAIL = 500
 # What a server may quote of a text: the token of "Bearer a1B2", the password of an address.
 _WORD = re.compile(r"[^\s:/?#&=@,;\"'()<>\[\]{}]{6,}")
 
+_PAGE = re.compile(r"<\s*(?:!doctype|html|head|body|title|h[1-6]|div|p|center)\b[^>]*>", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 _PLAIN_WORD = re.compile(r"[A-Za-z][a-z]*")
 
 
@@ -122,7 +125,19 @@ def retry_after_of(error: Exception, now: datetime | None = None) -> float | Non
 
 
 def detail_of(error: Exception) -> str:
-    """What the server said, from the body, the notes of a plain httpx error, or the text."""
+    """What the server said, from the body, the notes of a plain httpx error, or the text.
+
+    Of a web page, which a gateway or a portal answers, it is the title.
+    """
+    said = _said(error)
+    if _PAGE.search(said) is None:
+        return said
+    title = _TITLE.search(said)
+    words = re.sub(r"[<>]", "", html.unescape(title[1])).split() if title is not None else []
+    return f"a web page: {' '.join(words)}" if words else "a web page"
+
+
+def _said(error: Exception) -> str:
     body = getattr(error, "body", None)
     if body is None:
         body = next(iter(getattr(error, "__notes__", [])), None)
@@ -225,7 +240,7 @@ def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> D
     if status == 429:
         return RateLimitedError(
             f"Could not {doing}: {url} answered 429 until the deadline ({detail}). "
-            "Lower the number of runs in flight or raise max_wait_seconds.",
+            "Ask for less at once, or wait longer.",
             url=url,
             retry_after=retry_after_of(error),
         )

@@ -1,11 +1,13 @@
 """Build the wheel and the sdist from what is in the repository: `building.py FOLDER`.
 
 The build happens in a copy: setuptools leaves a `build/` behind whose stale files find their way into
-the next wheel, and files that git ignores are nobody's business.
+the next wheel, and files that git ignores are nobody's business. The copy has no history, so it is told
+the version.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,8 +29,15 @@ def repository_files() -> list[str]:
     return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
+def version() -> str:
+    """The version that git's tags give what is in the repository."""
+    asked = [sys.executable, "-m", "setuptools_scm"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def build(out: Path) -> tuple[Path, Path]:
-    """Build into a folder and give the wheel and the sdist."""
+    """Build into an empty folder and give the wheel and the sdist."""
+    env = {**os.environ, "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_PREFECT_LANGGRAPH": version()}
     with tempfile.TemporaryDirectory(prefix="prefect-langgraph-build-") as folder:
         for name in repository_files():
             copy = Path(folder, name)
@@ -37,6 +46,7 @@ def build(out: Path) -> tuple[Path, Path]:
         # Without isolation nothing is downloaded: setuptools is among our own requirements.
         ran = subprocess.run(
             [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), folder],
+            env=env,
             capture_output=True,
             text=True,
             check=False,

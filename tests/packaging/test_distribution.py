@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -16,9 +16,9 @@ from typing import Protocol
 import pytest
 
 import prefect_langgraph
-from prefect_langgraph._version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
+INSTALLED = Path(__file__).with_name("installed.py")
 FOLDERS = {
     "core": "prefect_langgraph",
     "blocks": "prefect_langgraph/blocks",
@@ -30,6 +30,11 @@ FOLDERS = {
 class Built(Protocol):
     wheel: Path
     sdist: Path
+
+
+def version_of(built: Built) -> str:
+    """The version in the wheel's name."""
+    return built.wheel.name.split("-")[1]
 
 
 def package_files() -> dict[str, str]:
@@ -44,7 +49,7 @@ def package_files() -> dict[str, str]:
 
 
 def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
-    info = f"prefect_langgraph-{__version__}.dist-info"
+    info = f"prefect_langgraph-{version_of(built)}.dist-info"
     extra = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE"]
     with zipfile.ZipFile(built.wheel) as wheel:
         names = set(wheel.namelist())
@@ -53,7 +58,7 @@ def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
 
 
 def test_sdist_holds_what_builds_the_wheel_and_nothing_else(built: Built) -> None:
-    top = f"prefect_langgraph-{__version__}"
+    top = f"prefect_langgraph-{version_of(built)}"
     extra = ["CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml"]
     # Written by setuptools into every sdist.
     extra += ["setup.cfg"] + [
@@ -72,13 +77,20 @@ def test_sdist_holds_what_builds_the_wheel_and_nothing_else(built: Built) -> Non
     assert names == {f"{top}/{name}" for name in [*package_files(), *extra]}
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+@pytest.fixture(scope="session")
+def empty_environment(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a virtual environment that holds the wheel and its requirements, no extras."""
+    folder = tmp_path_factory.mktemp("empty")
+    return Path(run(sys.executable, INSTALLED, built.wheel, folder, cwd=folder).strip())
+
+
+def run(*command: str | Path, cwd: Path, **env: str) -> str:
     # What this process was given to find its own modules must not help there.
-    env = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    kept = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     ran = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env=env,
+        env={**kept, **env},
         capture_output=True,
         text=True,
         check=False,
@@ -87,53 +99,18 @@ def run(*command: str | Path, cwd: Path) -> str:
     return ran.stdout
 
 
-@pytest.fixture(scope="session")
-def empty_environment(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a virtual environment that holds the wheel and its requirements, no extras."""
-    folder = tmp_path_factory.mktemp("empty")
-    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
-    python = folder / "venv" / "bin" / "python"
-    wanted = ["--quiet", "-c", str(ROOT / "constraints.txt"), str(built.wheel)]
-    uv = [sys.executable, "-m", "uv", "pip", "install", "--python", str(python)]
-    if subprocess.run([*uv, *wanted], cwd=folder, capture_output=True, check=False).returncode:
-        # uv is ten times as fast, but reads none of pip's configuration: a machine may have an index
-        # of its own there.
-        run(sys.executable, "-m", "pip", "--python", python, "install", *wanted, cwd=folder)
-    return python
-
-
-IMPORT_ALL = """
-import importlib, importlib.metadata, json, pathlib, pkgutil, sys
-
-import prefect_langgraph
-
-site = pathlib.Path(sys.prefix).resolve()
-home = pathlib.Path(prefect_langgraph.__file__).resolve()
-assert site in home.parents, f"imported {home}, which is not installed in {site}"
-names = json.loads(sys.argv[1])
-missing = [name for name in names if not hasattr(prefect_langgraph, name)]
-assert not missing, missing
-assert sorted(prefect_langgraph.__all__) == sorted(names)
-modules = [m.name for m in pkgutil.walk_packages(prefect_langgraph.__path__, "prefect_langgraph.")]
-for module in modules:
-    if module != "prefect_langgraph.testing.plugin":  # needs pytest, which is an extra
-        importlib.import_module(module)
-entries = {e.group: e for e in importlib.metadata.distribution("prefect-langgraph").entry_points}
-assert sorted(entries) == ["console_scripts", "prefect.collections"], entries
-entries["prefect.collections"].load()
-print(len(names), len(modules))
-"""
+IMPORT_ALL = runpy.run_path(str(INSTALLED))["IMPORT_ALL"]
 
 
 @pytest.mark.parametrize("where", ["elsewhere", "repository"])
 def test_wheel_in_an_empty_environment_gives_every_public_name(
-    empty_environment: Path, tmp_path: Path, where: str
+    built: Built, empty_environment: Path, tmp_path: Path, where: str
 ) -> None:
-    names = json.dumps(prefect_langgraph.__all__)
     cwd = ROOT if where == "repository" else tmp_path
-    names_count, modules_count = run(empty_environment, "-c", IMPORT_ALL, names, cwd=cwd).split()
-    assert int(names_count) > 0
-    assert int(modules_count) == len([f for f in package_files() if not f.endswith("py.typed")]) - 1
+    version, modules, *names = run(empty_environment, "-c", IMPORT_ALL, cwd=cwd).split()
+    assert version == version_of(built)
+    assert names == sorted(prefect_langgraph.__all__)
+    assert int(modules) == len([f for f in package_files() if not f.endswith("py.typed")]) - 1
 
 
 def test_import_does_not_load_the_servers(empty_environment: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,10 +95,11 @@ def test_crons_are_listed_and_deleted_by_id(
     assert client.crons.count(metadata={"prefect_cron_owner": OWNER}) == 0
 
 
-def test_table_on_a_terminal_fits_it(specs: Path, langgraph_server: LangGraphServer) -> None:
+def on_terminal(*words: str) -> list[str]:
+    """What a command shows on a terminal of 80 columns, by line and without its colours."""
     ours, theirs = pty.openpty()
     ended = subprocess.run(
-        [*CLI, "crons", "plan", str(specs), "--owner", OWNER, "--url", langgraph_server.url],
+        [*CLI, *words],
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
         stdout=theirs,
         stderr=subprocess.PIPE,
@@ -106,10 +108,107 @@ def test_table_on_a_terminal_fits_it(specs: Path, langgraph_server: LangGraphSer
     os.close(theirs)
     shown = os.read(ours, 100_000).decode()
     os.close(ours)
-    assert ended.returncode == 0
-    assert "┃" in shown
-    assert "digest" in shown
-    assert all(len(line) <= 80 for line in shown.replace("\r", "").split("\n") if "\x1b" not in line)
+    assert ended.returncode == 0, ended.stderr
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r", "").split("\n")
+
+
+def test_table_on_a_terminal_fits_it(specs: Path, langgraph_server: LangGraphServer) -> None:
+    shown = on_terminal("crons", "plan", str(specs), "--owner", OWNER, "--url", langgraph_server.url)
+    assert any("┃" in line for line in shown)
+    assert any("digest" in line for line in shown)
+    assert all(len(line) <= 80 for line in shown)
+
+
+def test_what_does_not_fit_a_terminal_is_shown_whole_one_below_the_other(
+    specs: Path, crons: Any, langgraph_server: LangGraphServer
+) -> None:
+    """`crons delete` needs the ids, and a person copies them."""
+    assert crons("apply", str(specs), "--owner", OWNER).returncode == 0
+    [cron] = json.loads(crons("list", "--owner", OWNER, "--json").stdout)
+    shown = on_terminal("crons", "list", "--owner", OWNER, "--url", langgraph_server.url)
+    assert any(cron["cron_id"] in line.split() for line in shown)
+    assert any(cron["assistant_id"] in line.split() for line in shown)
+    assert all(len(line) <= 80 for line in shown)
+
+
+def test_wrong_id_is_noticed_before_any_cron_is_deleted(
+    specs: Path, crons: Any, client: SyncLangGraphClient
+) -> None:
+    assert crons("apply", str(specs), "--owner", OWNER).returncode == 0
+    [cron] = client.crons.search(metadata={"prefect_cron_owner": OWNER})
+    refused = crons("delete", cron["cron_id"], "typo", "0191d9f0")
+    assert refused.returncode == 2
+    assert "typo" in refused.stderr
+    assert "0191d9f0" in refused.stderr
+    assert client.crons.count(metadata={"prefect_cron_owner": OWNER}) == 1
+    twice = json.loads(crons("delete", cron["cron_id"], cron["cron_id"], "--json").stdout)
+    assert twice == [{"cron": cron["cron_id"], "was": "deleted"}]
+
+
+def test_crons_of_a_graph_are_those_of_all_its_assistants(
+    crons: Any, client: SyncLangGraphClient
+) -> None:
+    other = client.assistants.create("worker", name="cli-tests")["assistant_id"]
+    made = [
+        client.crons.create(assistant, schedule="0 9 1 1 *", metadata={"prefect_cron_owner": OWNER})
+        for assistant in ("worker", other, "answer")
+    ]
+    ids = [cron["cron_id"] for cron in made]
+    try:
+        listed = {
+            assistant: [
+                cron["cron_id"]
+                for cron in json.loads(crons("list", "--assistant", assistant, "--json").stdout)
+                if cron["cron_id"] in ids
+            ]
+            for assistant in ("worker", other, "answer")
+        }
+    finally:
+        for cron_id in ids:
+            client.crons.delete(cron_id)
+        client.assistants.delete(other)
+    assert listed == {"worker": ids[:2], other: ids[1:2], "answer": ids[2:]}
+
+
+def test_graph_that_there_is_not_is_told_from_one_without_crons(crons: Any) -> None:
+    ended = crons("list", "--assistant", "no-such-graph")
+    assert ended.returncode == 2
+    assert "no-such-graph" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "option", ["--grace-seconds=inf", "--grace-seconds=nan", "--grace-seconds=1e300"]
+)
+def test_grace_that_is_no_time_is_refused(
+    option: str, prefect_server: PrefectServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["crons", "sweep", option])
+    assert ended.value.code == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "grace" in error
+
+
+def test_hint_is_in_the_words_of_the_command_line(
+    prefect_server: PrefectServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["crons", "list"], ["crons", "sweep"], ["doctor"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--credentials", "cli-none"])
+        assert ended.value.code == 2
+        (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert "'cli-none'" in error
+        assert "give --credentials." in error
+
+
+def test_completion_is_written_for_the_shell_and_names_the_commands(tmp_path: Path) -> None:
+    ended = cli("--install-completion", HOME=str(tmp_path), SHELL="/bin/bash")
+    assert ended.returncode == 0, ended.stderr
+    (script,) = [file for file in tmp_path.rglob("*") if "prefect-langgraph" in file.name]
+    source = f"source {script}; complete -p prefect-langgraph"
+    shown = subprocess.run(["bash", "-c", source], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "doctor" in script.read_text()
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_healthy_deployment_is_ok_in_everything(
     assert {name: check.status for name, check in checks.items()} == dict.fromkeys(
         (
             "sdk",
+            "prefect",
             "langgraph.json",
             "reachable",
             "clock",
@@ -215,6 +216,7 @@ def test_command_prints_a_line_each_and_exits_with_zero_when_all_is_well(
     lines = out.splitlines()
     assert "ok    key: none given, and none asked for" in lines
     assert all(re.match(r"(ok  |warn|fail)  [a-z. ]+: ", line) for line in lines)
+    assert any(line.startswith("ok    prefect: ") for line in lines)
 
 
 def test_command_exits_with_one_when_something_fails_and_gives_json(
@@ -222,7 +224,7 @@ def test_command_exits_with_one_when_something_fails_and_gives_json(
 ) -> None:
     status, out, _ = run_main("--url", "http://127.0.0.1:9", "--json")
     assert status == 1
-    assert [check["name"] for check in json.loads(out)] == ["sdk", "reachable"]
+    assert [check["name"] for check in json.loads(out)] == ["sdk", "prefect", "reachable"]
 
 
 def test_command_takes_a_saved_block(
@@ -246,7 +248,7 @@ def test_address_with_a_password_is_refused_and_not_shown(
 def test_block_and_url_together_are_refused(run_main: Callable[..., tuple[int, str, str]]) -> None:
     status, _, err = run_main("--url", "http://localhost:2024", "--block", "default")
     assert status == 2
-    assert "one of --block and --url" in err
+    assert "one of --credentials, --url and --from-env" in err
 
 
 def test_header_probe_that_is_cut_off_leaves_no_thread(

@@ -102,8 +102,8 @@ def test_deployment_takes_json_parameters(block: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "Give inputs, or input_path"),
-        ({"inputs": [1], "input_path": "x.jsonl"}, "Give inputs, or input_path"),
+        ({}, r"Give inputs, or input_path\."),
+        ({"inputs": [1], "input_path": "x.jsonl"}, "one of inputs and input_path, not both"),
         ({"inputs": [1], "assistant_id": None}, "input 0 has no assistant_id"),
         ({"inputs": [{"inptu": 1}], "items": True}, r"input 0 is no RunItem \(inptu\)"),
         ({"inputs": [1], "max_failures": -1}, "max_failures=-1"),

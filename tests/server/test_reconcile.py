@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,50 @@ def test_deployment_of_prefect_yaml_reconciles_the_sample_file(
         "weekly-digest",
     }
     assert not reconcile(**parameters).has_changes
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"context": {}},
+        {"config": {}},
+        {"config": {"configurable": {}}},
+        {"config": {"tags": []}},
+        {"metadata": {}},
+        {"input": {}},
+        {"input": []},
+        {"input": ""},
+        {"interrupt_before": []},
+        {"stream_mode": []},
+        {"webhook": ""},
+    ],
+    ids=str,
+)
+def test_part_that_is_empty_is_settled_by_the_first_call(
+    part: dict[str, Any], block: LangGraphCredentials, sdk: SyncLangGraphClient
+) -> None:
+    spec = CronSpec(name="a", assistant_id="worker", schedule=YEARLY, **part)
+    reconcile_crons([spec], owner="empty", credentials=block)
+    again = reconcile_crons([spec], owner="empty", credentials=block)
+    assert [change.action for change in again.changes] == ["leave"]
+    filled = CronSpec(name="a", assistant_id="worker", schedule=YEARLY, context={"user": "ada"})
+    for change in (filled, spec):
+        reconcile_crons([change], owner="empty", credentials=block)
+        settled = reconcile_crons([change], owner="empty", credentials=block)
+        assert [change.action for change in settled.changes] == ["leave"]
+
+
+def test_end_that_has_passed_is_warned_of_too_where_it_stops_the_others(
+    block: LangGraphCredentials, sdk: SyncLangGraphClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = datetime.now(UTC) - timedelta(days=1)
+    spec = CronSpec(name="a", assistant_id="worker", schedule=YEARLY, end_time=ended)
+    reconcile_crons([spec], owner="ended", credentials=block, dry_run=True)
+    assert "cannot read end_time" in caplog.text
+
+
+def test_no_specifications_are_refused_with_what_to_give(
+    block: LangGraphCredentials, sdk: SyncLangGraphClient
+) -> None:
+    with pytest.raises(InvalidRequestError, match="specs is None"):
+        reconcile_crons(None, owner="me", credentials=block)  # type: ignore[arg-type]

@@ -366,3 +366,50 @@ def test_everything_wrong_is_said_at_once_and_no_input_with_it() -> None:
 def test_wrong_schedules_alone_are_a_schedule_error() -> None:
     with pytest.raises(ScheduleError, match="Cron 'a'"):
         read_specs([{"name": "a", "assistant_id": "x", "schedule": "@reboot"}], "me")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- name: a\n  schedule: */5 * * * *\n", r"line 2.*quotes.*schedule: \"\*/5 \* \* \* \*\""),
+        ("crons:\n- {name: a, schedule: * * * * *}\n", "line 2.*quotes"),
+        ("- name: a\n  schedule: @daily\n", r"line 2.*quotes.*schedule: \"@daily\""),
+        ("owner: 123\ncrons: []\n", r"owner.*number.*quotes.*owner: \"123\""),
+        ("owner: 2026-01-01\ncrons: []\n", "owner.*quotes"),
+        ("owner: [a]\ncrons: []\n", "owner.*list.*text"),
+        ("version: 1\nowner: a\ncrons: []\n", "version.*only `owner` and `crons`"),
+        ("owner: a\ncron: []\n", "cron.*only `owner` and `crons`"),
+        ("owner: a\n", "has no `crons`"),
+        ("owner: a\ncrons:\n", "crons.*empty"),
+        ("owner: a\ncrons: {b: 1}\n", "crons.*mapping.*list"),
+        ("name: a\nassistant_id: b\nschedule: 0 9 * * *\n", "one cron.*list"),
+        ("", "is empty"),
+        ("just words\n", "no list of crons"),
+        ("[1, 2\n", "neither YAML nor JSON.*line"),
+    ],
+)
+def test_file_that_is_wrong_is_told_where_and_what_to_write(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "crons.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidRequestError, match=f"(?s){said}") as caught:
+        read_specs(file, "me" if "owner: a" not in text else None)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("specs", [None, 5, True, {"name": "a"}, b"crons.yaml"])
+def test_what_are_no_specifications_is_refused(specs: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"specs is .*: give .*CronSpec.*path"):
+        read_specs(specs, "me")
+
+
+@pytest.mark.parametrize(
+    "empty", [{"context": {}}, {"config": {}}, {"config": {"configurable": {}}}, {"metadata": {}}]
+)
+def test_part_that_is_empty_is_as_one_that_is_not_there(empty: dict[str, Any]) -> None:
+    request = build("agent", "0 9 * * *", **empty)
+    assert difference(row_of(request), request, TAGS, NOW) is None
+    row = row_of(request)
+    row["payload"] = {"config": {"configurable": {"cron_id": "01a2"}}, "context": None}
+    assert difference(row, request, TAGS, NOW) is None

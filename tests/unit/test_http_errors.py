@@ -212,7 +212,7 @@ def test_status_decides_the_same_for_typed_and_plain_errors(status: int) -> None
         assert type(found) is BY_STATUS[status]
         assert found.status_code == status
         assert found.url == URL
-        assert is_transient(error) is (status == 429 or status >= 500)
+        assert is_transient(error) is (status == 429 or (status >= 500 and status != 501))
         assert not_executed(error) is (status < 500)
 
 
@@ -595,3 +595,28 @@ def test_in_doubt_survives_pickling() -> None:
     error = ours.UnreachableError("said")
     error.in_doubt = True
     assert pickle.loads(pickle.dumps(error)).in_doubt  # noqa: S301 - our own
+
+
+PAGE = """<!DOCTYPE html>
+<html><head><title>502 Bad
+Gateway</title><style>body {color: red}</style></head><body><h1>Sorry</h1></body></html>"""
+
+
+@pytest.mark.parametrize("status", [302, 401, 404, 418, 429, 500, 502])
+@pytest.mark.parametrize("page", [PAGE, "<html><body>wait</body></html>", "  <HTML>", "<h1>no</h1>"])
+def test_page_of_a_gateway_is_named_and_not_shown(status: int, page: str) -> None:
+    answer = httpx.Response(status, text=page, request=REQUEST)
+    noted = httpx.HTTPStatusError("said", request=REQUEST, response=answer)
+    noted.add_note(page)
+    for error in (noted, sdk.APIStatusError("said", response=answer, body=page)):
+        message = str(mapped(error))
+        assert "<" not in message
+        assert "a web page" in message
+        assert ("502 Bad Gateway" in message) is (page is PAGE)
+
+
+def test_hint_names_no_parameter_that_the_caller_may_not_have() -> None:
+    for status in (401, 404, 418, 429, 500):
+        message = str(mapped(status_error(status, {"detail": "no"})))
+        assert "max_wait_seconds" not in message
+        assert "=" not in message

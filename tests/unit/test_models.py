@@ -248,3 +248,39 @@ def test_what_a_model_refuses_is_not_in_its_error_nor_pickled_with_it(model: typ
 def test_item_of_a_fan_out_shows_no_input() -> None:
     given = {"password": "s3cr3t"}
     assert "s3cr3t" not in repr(RunItem(input=given, config=given, context=given, metadata=given))
+
+
+def failed(error: str, message: str, count: int) -> list[RunResult]:
+    return [result(RunStatus.ERROR, error=RunFailure(error=error, message=message))] * count
+
+
+def test_message_of_a_fan_out_error_says_why_most_frequent_first() -> None:
+    """It is all that a list of flow runs and a notification show."""
+    many = FanOutResult(
+        results=(
+            *failed("KeyError", "'name'", 2),
+            *[result()] * 5,
+            *failed("QuotaError", "none left\nask again tomorrow", 40),
+            *[result(RunStatus.TIMEOUT)] * 3,
+            *failed("ValueError", "x" * 5000, 1),
+        )
+    )
+    with pytest.raises(errors.FanOutError) as caught:
+        many.raise_for_failures()
+    message = str(caught.value)
+    assert message.startswith("46 of 51 runs did not succeed")
+    whys = ["40x QuotaError: none left ask again tomorrow", "3x timeout", "2x KeyError: 'name'"]
+    assert [message.index(why) for why in whys] == sorted(message.index(why) for why in whys)
+    assert "1 other reason" in message
+    assert len(message) < 700
+    assert "on_failure" not in message
+
+
+def test_message_of_a_fan_out_error_counts_what_differs_in_each_run_by_its_class() -> None:
+    many = FanOutResult(
+        results=tuple(
+            item for row in range(500) for item in failed("ValueError", f"row {row} has no date", 1)
+        )
+    )
+    with pytest.raises(errors.FanOutError, match="500x ValueError, such as: row 0 has no date"):
+        many.raise_for_failures()
