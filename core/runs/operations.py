@@ -37,6 +37,8 @@ from prefect_langgraph.transport.pruning import Pruner, ReleasedResults
 CANCEL_SECONDS = 20.0
 """How long a caller that gives up waits for the server to confirm that its run stopped."""
 
+_CANCEL_AGAIN_SECONDS = 5.0
+
 _REMEMBERED_JOIN = 100  # results of a larger join are not kept for those who join again
 
 
@@ -258,17 +260,24 @@ async def cancel(
     if (known := deployment.part(ReleasedResults).get(handle)) is not None:
         return known
     runs = deployment.client.runs
-    # Not found: it has ended, or is unknown, and the wait tells which.
-    async with slots or contextlib.nullcontext():
-        with contextlib.suppress(NotFoundError):
-            await deployment.send(
-                lambda: runs.cancel(handle.thread_id, handle.run_id, action=action),
-                doing=f"cancel {handle}",
-                deadline=deadline,
-            )
-            # The server knew it; should it be gone next, it was rolled back.
-            deployment.part(Waiter).note_started(handle.run_id)
-    result = await deployment.part(Waiter).wait(handle, deadline=deadline)
+    result = None
+    while result is None:
+        # Not found: it has ended, or is unknown, and the wait tells which.
+        async with slots or contextlib.nullcontext():
+            with contextlib.suppress(NotFoundError):
+                await deployment.send(
+                    lambda: runs.cancel(handle.thread_id, handle.run_id, action=action),
+                    doing=f"cancel {handle}",
+                    deadline=deadline,
+                )
+                # The server knew it; should it be gone next, it was rolled back.
+                deployment.part(Waiter).note_started(handle.run_id)
+        # Said again where nothing came of it: somebody else may have answered in the server's place.
+        result = await deployment.part(Waiter).wait(
+            handle, deadline=deadline.no_later_than(_CANCEL_AGAIN_SECONDS)
+        )
+        if deadline.passed:
+            break
     if result is None:
         raise UnreachableError(
             f"{_sentence(handle)} was asked to stop, and the server did not confirm it within "

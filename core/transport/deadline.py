@@ -23,6 +23,11 @@ class Deadline:
             return cls()
         return cls(time.monotonic() + max_wait_seconds, max_wait_seconds)
 
+    def no_later_than(self, seconds: float) -> Deadline:
+        """This deadline, or the one that is so many seconds from now, whichever comes first."""
+        left = self.remaining()
+        return Deadline(time.monotonic() + (seconds if left is None else min(seconds, left)), seconds)
+
     def remaining(self, now: float | None = None) -> float | None:
         """Seconds left, never negative; None when there is no limit."""
         if self.end is None:

@@ -131,7 +131,9 @@ class Deployment:
         self._https.append(http)
 
     async def _note_let_in(self, response: httpx.Response) -> None:
-        self._let_in |= response.is_success and not response.request.url.path.endswith(_OPEN_PATHS)
+        # What is refused for what it says was let in as well.
+        answered = response.is_success or response.status_code in (404, 409, 422)
+        self._let_in |= answered and not response.request.url.path.endswith(_OPEN_PATHS)
 
     def used_by(self, task: asyncio.Task[Any] | None) -> None:
         """Keep the clients open until this task has ended."""

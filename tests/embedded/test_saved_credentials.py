@@ -7,6 +7,7 @@ import uuid
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from plain_sdk import sync_sdk
 from prefect_langgraph import (
@@ -18,6 +19,7 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.blocks.credentials import resolve, resolve_for
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
+from proxy import Answer, Fault, LoseRequest, run_proxy
 
 URL = "http://localhost:2024"
 KEY = "lsv2_pt_s3cr3t"
@@ -42,6 +44,27 @@ def test_block_is_loaded_as_it_was_saved(saved: LangGraphCredentials, name: str)
     assert loaded.connection().all_headers() == {"x-gateway": TOKEN, "x-api-key": KEY}
     assert loaded.max_connections == 5
     assert loaded.saved_name == saved.saved_name == name
+
+
+@pytest.mark.parametrize(
+    "fault", [Answer(500), LoseRequest(), Answer(200, "<html>a gateway's page</html>")], ids=repr
+)
+def test_block_that_was_read_before_outlives_a_failure_of_prefects_api(
+    saved: LangGraphCredentials,
+    name: str,
+    prefect_server: PrefectServer,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+) -> None:
+    monkeypatch.setattr("prefect_langgraph.blocks.credentials._REMEMBER_SECONDS", 0.0)
+    with (
+        run_proxy(prefect_server.api_url.removesuffix("/api")) as proxy,
+        temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}),
+    ):
+        asyncio.run(resolve(name))
+        rule = proxy.on("GET", f"block_documents/name/{name}", fault)
+        assert asyncio.run(resolve(name)) == saved.connection()
+        assert rule.hits == 1
 
 
 def test_saved_document_shows_no_secret_to_who_may_not_see_it(

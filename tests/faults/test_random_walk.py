@@ -29,6 +29,7 @@ from faults._books import PRUNE, RUN, THREAD, Books
 from faults._faults import Only
 from faults.test_killed_process import HISTORY, not_lease
 from prefect_langgraph import (
+    LangGraphCredentials,
     RunCancelledError,
     RunFailedError,
     cancel_run,
@@ -55,6 +56,9 @@ from proxy import (
     Hold,
     LoseRequest,
     LoseResponse,
+    Request,
+    Silence,
+    gateway_page,
     unhandled_500,
 )
 from proxy._proxy import matches
@@ -67,16 +71,22 @@ CALLS_AT_ONCE = 12
 FAULTS_IN_A_ROW = 2
 """More of them for one request would outlast the patience of a call, which is another test."""
 
+REFUSED_KEY = Answer(401, {"detail": "Invalid API key"})
 FAULTS: list[Fault] = [
     LoseRequest(),
     LoseResponse(),
     CutBody(),
     Answer(429, retry_after=0.1),
     Answer(503),
-    Answer(502, "<html>a gateway's page</html>"),
-    Answer(200, "<html>a stranger's page</html>"),
+    gateway_page(404),
+    gateway_page(502),
+    gateway_page(200),
+    Answer(404, "404 page not found"),
+    Answer(200, {"status": "ok"}),
     unhandled_500(),
     Delay(0.2),
+    Silence(),
+    REFUSED_KEY,
 ]
 IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 PLACES = [("POST", THREAD), ("POST", RUN), ("POST", HISTORY), ("POST", PRUNE), ("GET", flows.LINGER)]
@@ -89,6 +99,7 @@ class Weather:
         self._random = random
         self._share = share
         self._in_a_row: Counter[str] = Counter()
+        self._let_in: set[int] = set()
         self.instead: Fault | None = None
         self.faults = 0
 
@@ -100,10 +111,17 @@ class Weather:
         elif self._in_a_row[kind] < FAULTS_IN_A_ROW and self._random.random() < self._share:
             self._in_a_row[kind] += 1
             self.faults += 1
-            await self._random.choice(FAULTS).apply(exchange)
+            await self._fault_for(exchange.request).apply(exchange)
         else:
             self._in_a_row[kind] = 0
             await exchange.relay()
+            self._let_in.add(request.connection)
+
+    def _fault_for(self, request: Request) -> Fault:
+        fault = self._random.choice(FAULTS)
+        # A key that was never let in is wrong, and refusing it is the right answer.
+        wrong = fault is REFUSED_KEY and request.connection not in self._let_in
+        return Answer(503) if wrong else fault
 
 
 class Step:
@@ -231,6 +249,10 @@ def walked(block: str, steps: list[tuple[Callable[[Step], None], Step]]) -> None
 def test_walk_through_random_faults_makes_each_run_once_and_leaves_nothing(
     books: Books, tmp_path: Path
 ) -> None:
+    # So that silence is noticed soon.
+    LangGraphCredentials(url=books.proxy.url, patience_seconds=15, timeout_seconds=2).save(
+        books.block, overwrite=True
+    )
     print(f"FAULT_SEED={SEED} FAULT_STEPS={STEPS}")  # noqa: T201
     random = Random(SEED)  # noqa: S311
     weather = Weather(Random(SEED), share=0.15)  # noqa: S311
