@@ -222,7 +222,10 @@ class DeploymentError(LangGraphError):
     Attributes:
         status_code: The HTTP status, or None when there was no answer.
         url: The deployment's address.
+        retry_until: Until when a task tries again, as a time stamp; None is without a limit.
     """
+
+    retry_until: float | None = None
 
     def __init__(self, message: str, *, status_code: int | None = None, url: str | None = None) -> None:
         super().__init__(message)
@@ -270,9 +273,15 @@ class UnreachableError(DeploymentError):
 
     Attributes:
         in_doubt: True when the deployment may have acted on a request that must not be sent twice.
+        silent: True when no whole answer came in the time there was.
+        unreadable: True when something answered, but not as LangGraph's API does.
+        retry_after: Seconds the deployment asked to wait, or None.
     """
 
     in_doubt: bool = False
+    silent: bool = False
+    unreadable: bool = False
+    retry_after: float | None = None
 
 
 class ScheduleError(LangGraphError, ValueError):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -23,6 +26,7 @@ from prefect_langgraph.ownership.owner import caller_task_run
 from prefect_langgraph.runs.call import Context, Undo, context_of, undone_if_interrupted
 from prefect_langgraph.runs.request import RunRequest, check_request
 from prefect_langgraph.tasks._generators import AsyncSteps, SyncSteps
+from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.loop import io_loop
 
 P = ParamSpec("P")
@@ -42,9 +46,22 @@ def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     function here: it turns retries off for anything else.
     """
     error = state.data
-    return isinstance(error, UnreachableError | RateLimitedError) and not getattr(
-        error, "in_doubt", False
-    )
+    if not isinstance(error, UnreachableError | RateLimitedError) or getattr(error, "in_doubt", False):
+        return False
+    delay = RETRY_DELAYS[min(max(task_run.run_count, 1), RETRIES) - 1]
+    return error.retry_until is None or time.time() + delay < error.retry_until
+
+
+def call_deadline(max_wait_seconds: float | None) -> Deadline:
+    """The limit that a task's caller set: attempts after the first have what is left of it."""
+    deadline = Deadline.after(max_wait_seconds)
+    if deadline.end is None:
+        return deadline
+    context = TaskRunContext.get()
+    ours = context is not None and isinstance(context.task, LangGraphTask)
+    began = context.task_run.start_time if context is not None and ours else None
+    gone = (datetime.now(UTC) - began).total_seconds() if began is not None else 0.0
+    return replace(deadline, end=deadline.end - max(gone, 0.0), of_call=True)
 
 
 class LangGraphTask(Task[P, R]):

@@ -27,6 +27,7 @@ from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import CancelAction, OnTimeout, undo_if_interrupted
 from prefect_langgraph.tasks._task import (
+    call_deadline,
     context_for,
     context_for_handle,
     langgraph_task,
@@ -51,7 +52,7 @@ async def _start(
     headers: Mapping[str, HeaderValue] | None,
     **options: Any,
 ) -> RunHandle:
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
     request = request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
     context = await context_for(credentials)
@@ -83,7 +84,7 @@ async def _join(
     on_timeout: OnTimeout,
 ) -> Any:
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     context = await context_for_handle(handle, credentials)
     result = await operations.wait(
         context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=False
@@ -100,7 +101,7 @@ async def _cancel(
     max_wait_seconds: float | None,
 ) -> RunResult:
     check_choice("action", action, ("interrupt", "rollback"))
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     context = await context_for_handle(handle, credentials)
     result = await operations.cancel(context.deployment, handle, deadline=deadline, action=action)
     context.logger.info("Cancelled %s: %s", handle, result.status)

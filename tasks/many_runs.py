@@ -22,8 +22,13 @@ from prefect_langgraph.models import RunHandle, RunItem
 from prefect_langgraph.results import FanOutResult
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout, undo_if_interrupted
 from prefect_langgraph.runs.request import RunRequest
-from prefect_langgraph.tasks._task import context_for, context_for_handle, langgraph_task, request_of
-from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.tasks._task import (
+    call_deadline,
+    context_for,
+    context_for_handle,
+    langgraph_task,
+    request_of,
+)
 from prefect_langgraph.transport.loop import io_loop
 
 
@@ -67,7 +72,7 @@ async def _join(
 ) -> FanOutResult:
     check_choice("on_failure", on_failure, ("raise", "fail_fast", "collect"))
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     return await join.join_many(
         await _contexts(handles, credentials),
         list(handles),
@@ -85,7 +90,7 @@ async def _cancel(
     max_wait_seconds: float | None,
 ) -> FanOutResult:
     check_choice("action", action, ("interrupt", "rollback"))
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     contexts = await _contexts(handles, credentials)
     results = await join.cancel_many(contexts, list(handles), deadline=deadline, action=action)
     await join.release_many(contexts, results)
@@ -139,7 +144,7 @@ async def _start(
     **options: Any,
 ) -> list[RunHandle]:
     check_count("max_in_flight", max_in_flight)
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     requests = requests_of(assistant_id, inputs, metadata=metadata, headers=headers, options=options)
     context = await context_for(credentials)
     fan_out = FanOut(

@@ -23,8 +23,7 @@ from prefect_langgraph.errors import RunInterruptedError
 from prefect_langgraph.headers import HeaderValue
 from prefect_langgraph.runs.call import OnTimeout
 from prefect_langgraph.runs.operations import run_to_end
-from prefect_langgraph.tasks._task import context_for, langgraph_task, request_of
-from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.tasks._task import call_deadline, context_for, langgraph_task, request_of
 from prefect_langgraph.transport.loop import io_loop
 
 
@@ -44,7 +43,7 @@ async def _run(
     **options: Any,
 ) -> Any:
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
     request = request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
     result = await run_to_end(

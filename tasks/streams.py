@@ -32,13 +32,13 @@ from prefect_langgraph.streams.log_lines import write_lines
 from prefect_langgraph.streams.parts import OnDisconnect, OnInterrupt, parts_of
 from prefect_langgraph.streams.reader import Position
 from prefect_langgraph.tasks._task import (
+    call_deadline,
     context_for,
     context_for_handle,
     langgraph_task,
     named_by_handle,
     request_of,
 )
-from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.generators import AsyncFeed, SyncFeed
 from prefect_langgraph.transport.loop import io_loop
 
@@ -97,7 +97,7 @@ async def stream_parts(
     check_choice("on_interrupt", on_interrupt, ("raise", "return"))
     check_choice("on_disconnect", on_disconnect, ("cancel", "continue"))
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
     request = _request(
         assistant_id,
@@ -147,7 +147,7 @@ async def join_parts(
     check_choice("on_interrupt", on_interrupt, ("raise", "return"))
     check_choice("on_disconnect", on_disconnect, ("cancel", "continue"))
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = Deadline.after(max_wait_seconds)
+    deadline = call_deadline(max_wait_seconds)
     position = Position.parse(last_event_id)
     parts = parts_of(
         await context_for_handle(handle, credentials),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +44,7 @@ class OddServer:
         ignores_before: A history always begins at its newest state.
         forgets: So many times it does not know a run that it has.
         status: What it answers instead, by path, once for each item.
+        refuses: The status that it answers to a whole path instead, or None.
     """
 
     ignores_ids: bool = False
@@ -54,6 +55,7 @@ class OddServer:
     ignores_before: bool = False
     forgets: int = 0
     status: dict[str, list[int]] = field(default_factory=dict)
+    refuses: Callable[[str], int | None] = lambda path: None
 
     threads: dict[str, Row] = field(default_factory=dict)
     runs: dict[str, list[Row]] = field(default_factory=dict)
@@ -119,9 +121,11 @@ class OddServer:
 
     # -- what it answers -------------------------------------------------------------------------
 
-    def _odd(self, path: str) -> Response | None:
+    def _odd(self, path: str, request: Request) -> Response | None:
         self.asked[path] += 1
         self._heard.set()
+        if (status := self.refuses(request.url.path)) is not None:
+            return JSONResponse({"detail": "odd"}, status)
         if path in self.lacks:
             return JSONResponse({"detail": "Not Found"}, 404)
         if self.status.get(path):
@@ -130,7 +134,7 @@ class OddServer:
         return None
 
     async def _search(self, request: Request) -> Response:
-        if (odd := self._odd("search")) is not None:
+        if (odd := self._odd("search", request)) is not None:
             return odd
         body = await request.json()
         assert body["ids"] != [], "empty ids match every thread of a server"
@@ -145,7 +149,7 @@ class OddServer:
         return JSONResponse([{name: row[name] for name in select or row} for row in rows])
 
     async def _create_thread(self, request: Request) -> Response:
-        if (odd := self._odd("create")) is not None:
+        if (odd := self._odd("create", request)) is not None:
             return odd
         body = await request.json()
         if body["thread_id"] in self.threads and body.get("if_exists") == "raise":
@@ -156,7 +160,7 @@ class OddServer:
 
     async def _create_run(self, request: Request) -> Response:
         """Create a run that ends well at once."""
-        if (odd := self._odd("start")) is not None:
+        if (odd := self._odd("start", request)) is not None:
             return odd
         body = await request.json()
         thread_id = request.path_params["thread"]
@@ -167,14 +171,14 @@ class OddServer:
         return JSONResponse(row)
 
     async def _prune(self, request: Request) -> Response:
-        if (odd := self._odd("prune")) is not None:
+        if (odd := self._odd("prune", request)) is not None:
             return odd
         for thread_id in (await request.json())["thread_ids"]:
             self.threads.pop(thread_id, None)
         return JSONResponse({"pruned_count": 1})
 
     async def _list(self, request: Request) -> Response:
-        if (odd := self._odd("runs")) is not None:
+        if (odd := self._odd("runs", request)) is not None:
             return odd
         select = request.query_params.getlist("select")
         if select and self.refuses_select:
@@ -186,7 +190,7 @@ class OddServer:
         return JSONResponse(self.runs[request.path_params["thread"]])
 
     async def _run(self, request: Request) -> Response:
-        if (odd := self._odd("run")) is not None:
+        if (odd := self._odd("run", request)) is not None:
             return odd
         runs = self.runs.get(request.path_params["thread"], [])
         found = [run for run in runs if run["run_id"] == request.path_params["run"]]
@@ -196,7 +200,7 @@ class OddServer:
         return JSONResponse(found[0]) if found else JSONResponse({"detail": "Run not found"}, 404)
 
     async def _thread(self, request: Request) -> Response:
-        if (odd := self._odd("thread")) is not None:
+        if (odd := self._odd("thread", request)) is not None:
             return odd
         found = self.threads.get(request.path_params["thread"])
         if found is None or self.forgets:
@@ -204,7 +208,7 @@ class OddServer:
         return JSONResponse(found)
 
     async def _history(self, request: Request) -> Response:
-        if (odd := self._odd("history")) is not None:
+        if (odd := self._odd("history", request)) is not None:
             return odd
         body = await request.json()
         states = self.history.get(request.path_params["thread"], [])

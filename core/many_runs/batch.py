@@ -271,6 +271,7 @@ class BatchStarter:
             {"calls": calls},
             idempotency_key=None,
             once=True,
+            deadline=self._deadline,
         )
         seen: Counter[str] = Counter()
         keys: list[Key] = []

@@ -24,7 +24,7 @@ from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context, OnTimeout
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.transport.deadline import Deadline
-from prefect_langgraph.transport.pruning import Pruner
+from prefect_langgraph.transport.pruning import PRUNE_SECONDS, Pruner
 
 OnStarted = Callable[[Sequence[Item]], None]
 
@@ -151,7 +151,7 @@ class FanOut:
                 on_timeout=on_timeout,
                 stopped_early=self._stopped and not self._late,
             ),
-            self._give_back_claims(),
+            self._context.deployment.clean_up(self._give_back_claims(), more_seconds=PRUNE_SECONDS),
         )
         for item, result in zip(self._open, part, strict=True):
             self._found[item.index] = result
@@ -258,7 +258,9 @@ class FanOut:
             await self.cancel(taken.late)
             raise
         except Exception:
-            await self._let_go()
+            await self._context.deployment.clean_up(
+                self._let_go(), more_seconds=join.time_to_cancel(len(self.items)).remaining() or 0.0
+            )
             raise
 
     async def _let_go(self) -> None:
@@ -279,7 +281,7 @@ class FanOut:
         deadline = join.time_to_cancel(len(handles))
         try:
             results = await join.cancel_many(contexts, handles, deadline=deadline)
-            await join.release_many(contexts, results)
+            await join.release_many(contexts, results, deadline)
         except LangGraphError as error:
             logger.warning("Runs may still be running: %s", error)
         else:

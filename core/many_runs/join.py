@@ -91,21 +91,28 @@ async def conclude(
     results = list(found)
     late = [index for index, item in enumerate(results) if item is None]
     if late and (stopped_early or on_timeout == "cancel"):
-        cancelled = await cancel_many(
-            contexts,
-            [handles[index] for index in late],
-            deadline=time_to_cancel(len(late)),
-        )
+        cancelled = await _cancel_late(contexts, [handles[index] for index in late])
         for index, outcome in zip(late, cancelled, strict=True):
             results[index] = outcome
     for index in late:
         results[index] = results[index] or _still(contexts, handles[index])
     result = FanOutResult(results=tuple(item for item in results if item is not None))
-    await release_many(contexts, result)
+    await release_many(contexts, result, deadline)
     _log(contexts, handles, result)
     if late and not stopped_early and on_failure != "collect":
         raise deadline_passed(result, deadline, on_timeout)
     return result if on_failure == "collect" else result.raise_for_failures()
+
+
+async def _cancel_late(contexts: Contexts, handles: Sequence[RunHandle]) -> Sequence[RunResult | None]:
+    """Cancel what had not ended; None for each where the server does not confirm it in time."""
+    first = contexts[place_of(handles[0])].deployment
+    deadline = time_to_cancel(len(handles))
+    cancelled = await first.clean_up(
+        cancel_many(contexts, handles, deadline=deadline),
+        more_seconds=_CANCEL_SECONDS_EACH * len(handles),
+    )
+    return cancelled if cancelled is not None else [None] * len(handles)
 
 
 async def _wait_all(
@@ -189,19 +196,25 @@ async def cancel_many(
     if unsure:
         shown = "; ".join(f"{handle}: {error}" for handle, error in unsure[:_SHOWN])
         more = f"; and {len(unsure) - _SHOWN} more" if len(unsure) > _SHOWN else ""
-        raise UnreachableError(
+        error = UnreachableError(
             f"{len(unsure)} of {len(handles)} runs may still be running: the server did not confirm "
             f"that they stopped. Cancelling again is safe. {shown}{more}",
             url=unsure[0][0].url,
         )
+        deadline.mark(error)
+        raise error
     return results
 
 
-async def release_many(contexts: Contexts, results: Sequence[RunResult]) -> None:
+async def release_many(
+    contexts: Contexts, results: Sequence[RunResult], deadline: Deadline | None = None
+) -> None:
     """Release what existed only for these runs, together for each deployment."""
     for place, context in contexts.items():
         await operations.release(
-            context, [result for result in results if place_of(result.handle) == place]
+            context,
+            [result for result in results if place_of(result.handle) == place],
+            deadline=deadline,
         )
 
 
@@ -225,7 +238,10 @@ def deadline_passed(
     late = [item for item in result if not item.status.ended] or [
         item for item in result if item.status is RunStatus.CANCELLED
     ]
-    done = "They were cancelled." if on_timeout == "cancel" else "They go on."
+    done = "They go on."
+    if on_timeout == "cancel":
+        sure = all(item.status.ended for item in late)
+        done = "They were cancelled." if sure else "It could not be confirmed that they were cancelled."
     first = late[0] if late else result[0]
     return JoinTimeoutError(
         f"{len(late)} of {len(result)} runs passed "

@@ -28,7 +28,7 @@ from prefect_langgraph.models import RunStatus
 from prefect_langgraph.ownership.claims import holder_of
 from prefect_langgraph.ownership.owner import REMEMBERED_FLOW_RUNS, Owner
 from prefect_langgraph.ownership.tags import thread_id_of
-from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deadline import NO_DEADLINE, Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
 _CLAIMED = "claimed-"
@@ -205,6 +205,7 @@ async def key_for(
     *,
     idempotency_key: str | None,
     once: bool,
+    deadline: Deadline = NO_DEADLINE,
 ) -> Key | None:
     """The key of a call, or None when nothing is to find it again.
 
@@ -215,6 +216,7 @@ async def key_for(
         arguments: What makes two calls identical.
         idempotency_key: The caller's own key, which replaces the derived one.
         once: False for no key at all.
+        deadline: The caller's.
     """
     if idempotency_key is not None:
         if not once:
@@ -225,11 +227,11 @@ async def key_for(
     call, root_id = digest(operation, arguments), owner.root[0]
     if not owner.remote:
         return Key.derived(root_id, call, call_ordinal(owner, call))
-    return await _claimed(deployment, owner, owner.root, call)
+    return await _claimed(deployment, owner, owner.root, call, deadline)
 
 
 async def _claimed(
-    deployment: Deployment, owner: Owner, root: tuple[str, int], call: str
+    deployment: Deployment, owner: Owner, root: tuple[str, int], call: str, deadline: Deadline
 ) -> Key | None:
     """The key with the first ordinal that no other call of this attempt has."""
     claimant, holders = call_claimant(owner, call)
@@ -244,7 +246,7 @@ async def _claimed(
             claimant=claimant,
             tags=owner.tags(owns_thread=True),
             doing="claim a place among identical calls",
-            deadline=Deadline(),
+            deadline=deadline,
         )
         if ordinal == len(holders):
             holders.append(holder)

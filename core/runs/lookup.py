@@ -1,48 +1,57 @@
 """Questions about threads and runs, each answer held against what was asked.
 
-A `Lookup` decides nothing about a run's outcome (see `_outcomes`) and remembers nothing but what the
-server turned out not to support.
+A `Lookup` decides nothing about a run's outcome (see `outcomes`) and remembers nothing but what the
+server turned out not to support. It quotes nothing that the server says: an answer about a run may
+hold what the run was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from langgraph_sdk.schema import RunSelectField
 
-from prefect_langgraph.errors import DeploymentError, InvalidRequestError, NotFoundError
-from prefect_langgraph.models import RunHandle
+from prefect_langgraph.errors import (
+    DeploymentError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from prefect_langgraph.logs import run_logger
+from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import outcomes
-from prefect_langgraph.transport.answers import STREAMED, StrangeAnswerError
+from prefect_langgraph.transport.answers import STREAMED
 from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.http_errors import UnreadableAnswerError, row_of, rows_of
 
 if TYPE_CHECKING:
     from prefect_langgraph.transport.deployment import Deployment
 
 T = TypeVar("T")
-
 Row = dict[str, Any]
 
 PAGE = 1000  # the most threads that the server answers for at once
-
-FETCH_BYTES = 8_000_000  # of values in one answer
-
+FETCH_BYTES = 2_000_000  # of values in one answer: to read more would keep the loop for too long
 FIRST_FETCH = 16
-
+FIRST_PAUSE, LAST_PAUSE = 2.0, 300.0  # between attempts to search by ids, on a server that does not
 _NEWEST = 50
-
 _HISTORY_PAGE = 100
 
 
 class Lookup:
-    """Reads threads and runs of one deployment, on the shared loop."""
+    """Reads threads and runs of one deployment, on the shared loop.
+
+    Where a method takes `once`, True asks one time and no longer than until the deadline; otherwise
+    what is transient is waited out for the connection's patience.
+    """
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self.searches_by_ids = True
+        self._search_again = 0.0
+        self._search_pause = FIRST_PAUSE
         self._run_fields: list[RunSelectField] | None = ["run_id", "status"]
         # Threads to fetch with values at once, from the size of the answers so far.
         self.fetch_size = FIRST_FETCH
@@ -52,49 +61,78 @@ class Lookup:
         """How long a server may take to come back."""
         return self._deployment.connection.patience_seconds
 
-    async def threads(self, ids: Sequence[str], *, select: list[str] | None = None) -> list[Row] | None:
-        """The threads with these ids, or None when this server cannot be asked so."""
+    @property
+    def searches_by_ids(self) -> bool:
+        """False for a while after the server did not answer a search as it should."""
+        return time.monotonic() >= self._search_again
+
+    def pause_search(self, why: str) -> None:
+        """Ask one by one for a while, then try to search again; said once."""
+        if self._search_pause == FIRST_PAUSE:
+            run_logger().warning(
+                "%s %s: its threads are asked for one by one, until a search works again",
+                self._deployment.url,
+                why,
+            )
+        self._search_again = time.monotonic() + self._search_pause
+        self._search_pause = min(self._search_pause * 2, LAST_PAUSE)
+
+    async def threads(
+        self,
+        ids: Sequence[str],
+        *,
+        select: list[str] | None = None,
+        limit: Deadline | None = None,
+    ) -> list[Row] | None:
+        """The threads with these ids, or None when this server cannot be asked so.
+
+        Args:
+            ids: The threads; at least one.
+            select: The fields wanted, or None for all.
+            limit: Ask one time and no longer than until then. None waits out what is transient.
+        """
         if not ids:
             raise ValueError("an empty list of ids would match every thread of the server")
         body: Row = {"ids": list(ids), "limit": len(ids), "offset": 0}
         if select is not None:
             body["select"] = select
         try:
-            found, size = await self._deployment.send(
+            answer, size = await self._send(
                 lambda: self._search(body, capped=select is None and len(ids) > 1),
+                limit or Deadline(),
+                once=limit is not None,
                 doing=f"ask for {len(ids)} threads",
-                deadline=Deadline(),
-                patient=False,
-                within_wait=True,
             )
-        except (InvalidRequestError, NotFoundError):
-            self.searches_by_ids = False
+        except (InvalidRequestError, NotFoundError) as error:
+            self.pause_search(f"does not search threads by ids ({error.status_code})")
             return None
+        if answer is None:
+            return await self._threads_in_parts(ids, limit)
+        found = _threads_in(answer, set(ids))
         if found is None:
-            return await self._threads_in_parts(ids)
-        asked, names = set(ids), {"thread_id", "status"}
-        if any(not names <= row.keys() or row["thread_id"] not in asked for row in found):
-            self.searches_by_ids = False
+            self.pause_search("answers a search of threads with something else")
             return None
+        if found:
+            self._search_pause = FIRST_PAUSE
         if select is None and found:
             self.fetch_size = max(1, min(PAGE, FETCH_BYTES * len(found) // max(size, 1)))
         return found
 
-    async def _threads_in_parts(self, ids: Sequence[str]) -> list[Row] | None:
+    async def _threads_in_parts(self, ids: Sequence[str], limit: Deadline | None) -> list[Row] | None:
         self.fetch_size = max(1, len(ids) // 4)
         found: list[Row] = []
         start = 0
         while start < len(ids):
             part = ids[start : start + self.fetch_size]
             start += len(part)
-            more = await self.threads(part)
+            more = await self.threads(part, limit=limit)
             if more is None:
                 return None
             found += more
         return found
 
-    async def _search(self, body: Row, *, capped: bool) -> tuple[list[Row] | None, int]:
-        """The rows and the size of the answer; no rows when it would be too large to take at once.
+    async def _search(self, body: Row, *, capped: bool) -> tuple[Any, int]:
+        """The answer and its size; None when it would be too large to take at once.
 
         The SDK's own search takes whatever comes, and how much that is nobody knows before.
         """
@@ -113,80 +151,103 @@ class Lookup:
                 if capped and len(answer) > 2 * FETCH_BYTES:
                     return None, len(answer)
         found = orjson.loads(answer)
-        rows = found if isinstance(found, list) else [None]
-        if not all(isinstance(row, dict) and "thread_id" in row for row in rows):
-            raise StrangeAnswerError("the answer is no list of threads")
-        return found, len(answer)
+        return ([] if found is None else found), len(answer)
 
-    async def newest_runs(self, thread_id: str, deadline: Deadline) -> list[Row]:
+    async def newest_runs(self, thread_id: str, deadline: Deadline, *, once: bool = False) -> list[Row]:
         """`run_id` and `status` of a thread's newest runs; empty when the thread has none.
 
         Empty also when the server refuses the question: then the run's own row decides.
         """
         runs = self._deployment.client.runs
+
+        async def ask(fields: list[RunSelectField] | None) -> list[Row]:
+            return rows_of(await runs.list(thread_id, limit=_NEWEST, select=fields))
+
+        fields = self._run_fields
         try:
-            found = await self._send(
-                lambda: runs.list(thread_id, limit=_NEWEST, select=self._run_fields), deadline
-            )
+            found = await self._send(lambda: ask(fields), deadline, once=once)
         except NotFoundError:
             return []
         except InvalidRequestError:
-            if self._run_fields is None:
+            if fields is None:
                 return []
             try:
-                found = await self._send(lambda: runs.list(thread_id, limit=_NEWEST), deadline)
+                found = await self._send(lambda: ask(None), deadline, once=once)
             except (InvalidRequestError, NotFoundError):
                 return []
             self._run_fields = None
-        return [dict(run) for run in found if {"run_id", "status"} <= run.keys()]
+        return [run for run in found if _is_text(run, "run_id", "status")]
 
-    async def run(self, handle: RunHandle, deadline: Deadline) -> Row | None:
+    async def run(self, handle: RunHandle, deadline: Deadline, *, once: bool = False) -> Row | None:
         """A run's row, or None when the server says that there is none."""
         runs = self._deployment.client.runs
+
+        async def ask() -> Row:
+            row = row_of(await runs.get(handle.thread_id, handle.run_id), "run_id", "status")
+            if row["run_id"] != handle.run_id or row["status"] not in outcomes.RUN_STATUSES:
+                raise UnreadableAnswerError("another run, or a status that is not known")
+            return row
+
         try:
-            return dict(await self._send(lambda: runs.get(handle.thread_id, handle.run_id), deadline))
+            return await self._send(ask, deadline, once=once)
         except NotFoundError:
             return None
 
     async def outcome(
-        self, handle: RunHandle, *, is_newest: bool, deadline: Deadline
+        self, handle: RunHandle, *, is_newest: bool, deadline: Deadline, history_fails: bool
     ) -> RunResult | None:
-        """How a run stands, from its own row and its own newest checkpoint; None without a row."""
-        run = await self.run(handle, deadline)
+        """How a run stands, from its own row and its own newest checkpoint; None without a row.
+
+        Each question is asked once.
+
+        Args:
+            handle: The run.
+            is_newest: True when the thread's row is about this run.
+            deadline: Until when the questions may take.
+            history_fails: True when its history was asked for in vain: what else can be read decides.
+        """
+        run = await self.run(handle, deadline, once=True)
         if run is None:
             return None
-        if not outcomes.RUN_STATUSES[run["status"]].ended:
+        status = outcomes.RUN_STATUSES[run["status"]]
+        if not status.ended:
             return outcomes.from_run(handle, run, None)
+        thread: Row | None = None
         try:
-            state = await self._own_state(handle, deadline)
+            state: Mapping[str, Any] | None = await self._own_state(handle, deadline)
         except NotFoundError:
             return None  # deleted since, with its thread
-        needs_thread = run["status"] == "error" and is_newest
-        thread = (
-            await self._deployment.thread(handle.thread_id, deadline, patient=False)
-            if needs_thread
-            else None
-        )
+        except DeploymentError as error:
+            # A state that JSON cannot express is a 500 for ever, one that its graph refuses is a 400.
+            refused = isinstance(error, InvalidRequestError)
+            if not refused and not (history_fails and error.status_code == 500):
+                raise
+            if is_newest:
+                thread = await self._deployment.thread(handle.thread_id, deadline, once=True)
+            elif status is RunStatus.SUCCESS:
+                raise  # what it left cannot be told from what came after
+            state = outcomes.state_of(thread) if thread is not None else None
+        if thread is None and run["status"] == "error" and is_newest:
+            thread = await self._deployment.thread(handle.thread_id, deadline, once=True)
         return outcomes.from_run(handle, run, state, thread=thread)
 
     async def _own_state(self, handle: RunHandle, deadline: Deadline) -> Row | None:
         """The newest checkpoint that a run wrote, or None when it wrote none."""
         threads, wanted = self._deployment.client.threads, {"run_id": handle.run_id}
         limit, before = 1, None
-        while True:
-            asked_for, asked_before = limit, before
-            history = await self._send(
-                lambda: threads.get_history(
-                    handle.thread_id,
-                    limit=asked_for,  # noqa: B023
-                    before=asked_before,  # noqa: B023
-                    metadata=wanted,
-                ),
-                deadline,
+
+        async def ask() -> list[Row]:
+            history = await threads.get_history(
+                handle.thread_id, limit=limit, before=before, metadata=wanted
             )
+            return rows_of(history, "checkpoint")
+
+        while True:
+            asked_before = before
+            history = await self._send(ask, deadline, once=True)
             for state in history:
                 if (state.get("metadata") or {}).get("run_id") == handle.run_id:
-                    return dict(state)
+                    return state
             if not history:
                 return None
             # A server that ignores the filter: the run's own are further back.
@@ -199,12 +260,28 @@ class Lookup:
                 )
 
     async def _send(
-        self, request: Callable[[], Awaitable[T]], deadline: Deadline, *, patient: bool = False
+        self,
+        request: Callable[[], Awaitable[T]],
+        deadline: Deadline,
+        *,
+        once: bool,
+        doing: str = "ask for a run",
     ) -> T:
         return await self._deployment.send(
-            request,
-            doing="ask for a run",
-            deadline=deadline,
-            patient=patient or deadline.end is not None,
-            within_wait=True,
+            request, doing=doing, deadline=deadline, once=once, quotes=False, within_wait=True
         )
+
+
+def _threads_in(answer: Any, asked: Collection[str]) -> list[Row] | None:
+    """The rows of an answer that can be read; None when it is not about the threads asked for."""
+    if not isinstance(answer, list):
+        return None
+    rows = [row for row in answer if isinstance(row, dict) and _is_text(row, "thread_id", "status")]
+    if any(row["thread_id"] not in asked for row in rows) or (answer and not rows):
+        return None
+    found = {row["thread_id"]: row for row in rows if row["status"] in outcomes.THREAD_STATUSES}
+    return list(found.values())
+
+
+def _is_text(row: Row, *names: str) -> bool:
+    return all(isinstance(row.get(name), str) for name in names)

@@ -39,6 +39,9 @@ CANCEL_SECONDS = 20.0
 
 _CANCEL_AGAIN_SECONDS = 5.0
 
+LOOK_SECONDS = 1.0
+"""How long the server has to tell how a run stands after a deadline passed."""
+
 _REMEMBERED_JOIN = 100  # results of a larger join are not kept for those who join again
 
 
@@ -63,6 +66,7 @@ async def start(
         {**request.arguments, "thread_id": thread_id},
         idempotency_key=idempotency_key,
         once=once,
+        deadline=deadline,
     )
     starter = Starter(
         deployment,
@@ -113,7 +117,7 @@ async def run_to_end(
         context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=True
     )
     # Nobody can answer an interrupt on a thread that is for one call only.
-    await release(context, [result], interrupted_too=thread_id is None)
+    await release(context, [result], interrupted_too=thread_id is None, deadline=deadline)
     return result
 
 
@@ -141,8 +145,15 @@ async def watch(
     def log_status(status: RunStatus) -> None:
         logger.info("%s: %s", _sentence(handle), status)
 
+    def log_trouble(error: DeploymentError) -> None:
+        logger.warning("%s: %s", _sentence(handle), error)
+
     result = await context.deployment.part(Waiter).wait(
-        handle, deadline=deadline, exact=exact, on_status=None if quiet else log_status
+        handle,
+        deadline=deadline,
+        exact=exact,
+        on_status=None if quiet else log_status,
+        on_trouble=None if quiet else log_trouble,
     )
     if result is not None and not quiet:
         took = f" after {result.seconds:.1f} s" if result.seconds is not None else ""
@@ -204,13 +215,13 @@ async def _timed_out(
 ) -> JoinTimeoutError:
     """What to raise when the deadline passed, after the run was cancelled or left."""
     try:
-        look = Deadline.after(5.0)
+        look = Deadline.after(LOOK_SECONDS)
         status = (await context.deployment.part(Waiter).look(handle, deadline=look)).status
         seen = f"its status is {status}"
     except DeploymentError as error:
         status, seen = RunStatus.RUNNING, f"its status could not be asked ({type(error).__name__})"
     if on_timeout == "cancel":
-        stopped = await let_go(context, handle)
+        stopped = await context.deployment.clean_up(let_go(context, handle))
         done = "It was cancelled." if stopped else "It could not be confirmed that it was cancelled."
         advice = "A retry starts a fresh run. Raise the limit, or set on_timeout='leave'."
     else:
@@ -279,11 +290,13 @@ async def cancel(
         if deadline.passed:
             break
     if result is None:
-        raise UnreachableError(
+        unsure = UnreachableError(
             f"{_sentence(handle)} was asked to stop, and the server did not confirm it within "
             f"{deadline.max_wait_seconds or 0:g} s. It may still be running; cancelling again is safe.",
             url=handle.url,
         )
+        deadline.mark(unsure)
+        raise unsure
     return result
 
 
@@ -295,9 +308,15 @@ async def get(context: Context, handle: RunHandle, *, deadline: Deadline) -> Run
 
 
 async def release(
-    context: Context, results: Sequence[RunResult], *, interrupted_too: bool = False
+    context: Context,
+    results: Sequence[RunResult],
+    *,
+    interrupted_too: bool = False,
+    deadline: Deadline | None = None,
 ) -> None:
     """Give back the threads that existed only for these runs, all of them in one request.
+
+    Where the caller's deadline passes first, it goes on by itself.
 
     Under a finalizer nothing is given back before the flow run ends: should it be executed again, it
     adopts even what had finished. A thread that waits for a person stays.
@@ -321,8 +340,16 @@ async def release(
                 deployment.part(ReleasedResults).add(result)
     if not ids:
         return
+    pruning = _prune(context, ids)
+    if deadline is None or deadline.end is None:
+        await pruning
+    else:
+        await deployment.clean_up(pruning, more_seconds=deadline.remaining() or 0.0)
+
+
+async def _prune(context: Context, ids: Sequence[str]) -> None:
     try:
-        await deployment.part(Pruner).prune(ids)
+        await context.deployment.part(Pruner).prune(ids)
     except DeploymentError as error:
         # The result is in hand; losing it over the clean-up would be the greater harm.
         context.logger.warning("Threads could not be given back: %s", error)

@@ -18,6 +18,7 @@ from typing import Any
 
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunFailure, RunResult, Usage
+from prefect_langgraph.transport.http_errors import without_quoted_inputs
 
 Raw = Mapping[str, Any]
 
@@ -101,6 +102,16 @@ def from_run(handle: RunHandle, run: Raw, state: Raw | None, *, thread: Raw | No
     )
 
 
+def state_of(thread: Raw) -> Raw:
+    """What the newest run of a thread left, by the thread's row, where its history cannot be read."""
+    waits = thread["status"] == "interrupted"
+    return {
+        "values": thread.get("values"),
+        "next": ["?"] if waits else [],
+        "tasks": [{"interrupts": _interrupts(thread.get("interrupts"))}],
+    }
+
+
 def lost(handle: RunHandle) -> RunResult:
     """The outcome of a run whose thread the server does not know."""
     return RunResult(handle=handle, status=RunStatus.LOST)
@@ -161,7 +172,8 @@ def _interrupts(by_task: Mapping[str, list[dict[str, Any]]] | None) -> list[dict
 def _failure(error: Any) -> RunFailure | None:
     if isinstance(error, Mapping):
         return RunFailure(
-            error=str(error.get("error") or "Error"), message=str(error.get("message") or "")
+            error=str(error.get("error") or "Error"),
+            message=without_quoted_inputs(str(error.get("message") or "")),
         )
     if isinstance(error, str) and error:
         return _failure_from_repr(error)
@@ -177,6 +189,7 @@ def _failure_of_tasks(tasks: Iterable[Raw]) -> RunFailure | None:
 
 def _failure_from_repr(text: str) -> RunFailure:
     """`ValueError('boo')`, as a checkpoint keeps an error, taken apart."""
+    text = without_quoted_inputs(text)
     match = re.fullmatch(r"([A-Za-z_][\w.]*)\((.*)\)", text, flags=re.DOTALL)
     if match is None:
         return RunFailure(error="Error", message=text)

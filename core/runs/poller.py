@@ -8,49 +8,64 @@ Invariants:
 - A watch ends with a checked outcome of its own run, or stays. An answer that is missing something is
   "unknown" and is asked again; a run is lost only when its row and its thread are both confirmed gone,
   one that was there only after the connection's patience.
-- Answers are held against what was asked. A server that ignores `ids` or refuses `select` is asked
-  one thread at a time from then on.
-- Nothing transient ends a watch: each caller's own deadline does.
+- Every question is asked once, within a bound, beside the others. What goes wrong with it is noted for
+  the watches that it was about, which are asked for again later and ever less often; it holds up no
+  other watch and ends none but these.
+- A page that fails is taken apart until only the watch that spoils it is asked for alone.
+- Nothing transient ends a watch: each caller's own deadline does. What is not transient, or meets one
+  watch while others get answers, ends it after the connection's patience.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import itertools
+import math
+import random
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.errors import DeploymentError, RateLimitedError, UnreachableError
+from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import outcomes
-from prefect_langgraph.runs.lookup import PAGE, Lookup
+from prefect_langgraph.runs.lookup import PAGE, Lookup, Row
 from prefect_langgraph.transport.deadline import Deadline
 
 if TYPE_CHECKING:
     from prefect_langgraph.transport.deployment import Deployment
 
 EXACT_WATCHES = 8  # up to this many are asked for one by one, which also tells pending from running
-
 EXACT_HASTE = 0.3  # how much slower their interval grows
-
 CONCURRENCY = 16
-
+TROUBLED_CONCURRENCY = 4  # questions that went wrong before get no more than these
 ENOUGH_TO_FETCH = 250
-
+MISSING_CONFIRMATIONS = 3
+MISSING_GAP_SECONDS = 1.0
+VERIFY_EVERY_SECONDS = 1.0  # one busy thread per this long, in turn: a rolled back run stays "busy"
+SPOILS_SECONDS, LONGEST_SPOILS_SECONDS = 10.0, 300.0
+PARTS = 8  # into which a page that fails is taken apart
+ALONE = 16  # a page of so few that fails is asked for one by one
+KEEN_FAILURES = 3
+HISTORY_FAILURES = 2  # so often it is asked for again; then what else can be read decides
+QUESTION_SECONDS = 1.5
+LANES = 4  # pages under way at once, where one of them hangs
+LANE_SECONDS = 1.0  # after so long, a page under way holds up no other
+LAST_PAUSE = 5.0
+_GATHER_SECONDS = 0.005
+LONGEST_RETRY_AFTER = 60.0
 REMEMBERED_STARTS = 200_000
 
-MISSING_CONFIRMATIONS = 3
-
-MISSING_GAP_SECONDS = 1.0
-
-VERIFY_EVERY_SECONDS = 1.0  # one busy thread per this long, in turn: a rolled back run stays "busy"
-
 StatusCallback = Callable[[RunStatus], None]
-
+TroubleCallback = Callable[[DeploymentError], None]
 _Ask = Callable[[Sequence["_Watch"]], Awaitable[None]]
+_Question = Callable[[], Awaitable[None]]
 
 
 def interval(age: float) -> float:
@@ -64,6 +79,7 @@ class _Watch:
     def __init__(self, handle: RunHandle, *, exact: bool, verify: bool, now: float) -> None:
         self.handle = handle
         self.exact = exact
+        self.haste = 1.0
         self.verify = verify
         self.since = now
         self.due = now
@@ -72,8 +88,15 @@ class _Watch:
         self.seen = False
         self.missing = 0
         self.missing_since = now
+        self.asking = False
+        self.spoils_until = 0.0  # pages that hold it fail
+        self.spoiled = 0
+        self.failures = 0  # questions about it that went wrong in a row
+        self.trouble_since: float | None = None
+        self.last_error: DeploymentError | None = None
         self.alive: RunResult | None = None
         self.callbacks: list[StatusCallback] = []
+        self.troubles: list[TroubleCallback] = []
         self.waiters = 0
         self.future: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
 
@@ -84,10 +107,34 @@ class _Watch:
     def note(self, status: RunStatus) -> None:
         self.seen = True
         self.missing = 0
+        self.answered()
         if status is not self.status:
             self.status = status
             for callback in self.callbacks:
                 callback(status)
+
+    def spoil(self, now: float) -> None:
+        """Note that a page which holds it fails; whether it still does is tried again later."""
+        self.spoils_until = now + min(SPOILS_SECONDS * 2**self.spoiled, LONGEST_SPOILS_SECONDS)
+        self.spoiled = min(self.spoiled + 1, 10)
+
+    def answered(self) -> None:
+        self.failures = 0
+        self.trouble_since = None
+
+    def trouble(self, error: DeploymentError, now: float) -> None:
+        """Note that a question went wrong; the next one comes later."""
+        self.failures += 1
+        self.last_error = error
+        pause = min(0.1 * 2 ** min(self.failures, 8), LAST_PAUSE)
+        asked_for = getattr(error, "retry_after", None)
+        if asked_for is not None:
+            pause = max(pause, min(asked_for, LONGEST_RETRY_AFTER))
+        self.due = max(self.due, now + pause)
+        if self.trouble_since is None:
+            self.trouble_since = now
+            for callback in self.troubles:
+                callback(error)
 
     def end(self, result: RunResult) -> None:
         if not self.future.done():
@@ -108,10 +155,14 @@ class Waiter:
         self._watches: dict[tuple[str, str], _Watch] = {}
         self._ended: dict[_Watch, float] = {}
         self._poller: asyncio.Task[None] | None = None
+        self._questions: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._troubled_slots = asyncio.Semaphore(TROUBLED_CONCURRENCY)
+        self._searching, self._fetching = _Lanes(), _Lanes()
+        self._usual_seconds = 0.0
+        self._answered = time.monotonic()  # when the server last answered a question
         self._last_verification = 0.0
-        # By run, oldest first, until its end was seen.
         self._started_here: dict[str, None] = {}
 
     def note_started(self, run_id: str) -> None:
@@ -127,6 +178,7 @@ class Waiter:
         deadline: Deadline,
         exact: bool = True,
         on_status: StatusCallback | None = None,
+        on_trouble: TroubleCallback | None = None,
     ) -> RunResult | None:
         """Wait until a run has ended and return its outcome; None when the deadline passed first.
 
@@ -136,12 +188,19 @@ class Waiter:
             exact: Tell pending from running. Costs a request per interval, so only the first few
                 watches of a process get it.
             on_status: Called at each change of status, on the shared loop.
+            on_trouble: Called when a question goes wrong after the one before went well.
+
+        Raises:
+            DeploymentError: For longer than the connection's patience the server has refused to tell,
+                or what it says cannot be read.
         """
         watch = self._watch(handle, exact)
-        if on_status is not None:
-            watch.callbacks.append(on_status)
         watch.waiters += 1
         try:
+            if on_status is not None:
+                watch.callbacks.append(on_status)
+            if on_trouble is not None:
+                watch.troubles.append(on_trouble)
             await asyncio.wait([watch.future], timeout=deadline.remaining())
             result = watch.future.result() if watch.future.done() else None
             if result is not None and result.ended_at is not None:
@@ -151,6 +210,8 @@ class Waiter:
             watch.waiters -= 1
             if on_status is not None:
                 watch.callbacks.remove(on_status)
+            if on_trouble is not None:
+                watch.troubles.remove(on_trouble)
             if watch.waiters == 0:
                 self._forget(watch)
 
@@ -159,16 +220,31 @@ class Waiter:
         watch = self._watches.get((handle.thread_id, handle.run_id))
         return watch.status if watch is not None else None
 
-    async def look(self, handle: RunHandle, *, deadline: Deadline) -> RunResult:
-        """How a run stands now, without waiting for its end."""
+    async def look(self, handle: RunHandle, *, deadline: Deadline, patient: bool = True) -> RunResult:
+        """How a run stands now, without waiting for its end.
+
+        Args:
+            handle: The run.
+            deadline: The caller's.
+            patient: True gives up after the connection's patience, False only at the deadline.
+
+        Raises:
+            DeploymentError: The server did not tell.
+        """
+        patience = Deadline.after(self._deployment.connection.patience_seconds)
+        limit = deadline.sooner(patience) if patient else deadline
         watch = _Watch(handle, exact=True, verify=True, now=time.monotonic())
         while True:
-            await self._ask_by_thread([watch], deadline, look=True)
+            await self._ask_alone([watch], look=True, limit=limit)
             if watch.future.done():
                 return watch.future.result()
             if watch.alive is not None:
                 return watch.alive
-            await asyncio.sleep(MISSING_GAP_SECONDS / 4)
+            if watch.last_error is not None and limit.passed:
+                raise watch.last_error
+            pause = max(watch.due - time.monotonic(), MISSING_GAP_SECONDS / 4)
+            left = limit.remaining()
+            await asyncio.sleep(pause if left is None else min(pause, left))
 
     def _watch(self, handle: RunHandle, exact: bool) -> _Watch:
         key = (handle.thread_id, handle.run_id)
@@ -182,7 +258,10 @@ class Waiter:
             )
             watch.seen = handle.run_id in self._started_here
             if self._poller is None or self._poller.done():
-                self._poller = asyncio.get_running_loop().create_task(self._poll_forever())
+                # In a context of its own: it is nobody's task run, whoever happened to wait first.
+                self._poller = asyncio.get_running_loop().create_task(
+                    self._poll_forever(), context=contextvars.Context()
+                )
             self._wake.set()
         return watch
 
@@ -191,8 +270,9 @@ class Waiter:
         self._ended.pop(watch, None)
         self._wake.set()
         if not self._watches and self._poller is not None:
-            # It may be waiting for a server that is not there, and nobody waits for it any more.
-            self._poller.cancel()
+            # They may wait for a server that is not there, and nobody waits for them any more.
+            for task in (self._poller, *self._questions):
+                task.cancel()
             self._poller = None
 
     # -- the poller ------------------------------------------------------------------------------
@@ -201,74 +281,160 @@ class Waiter:
         return [
             watch
             for watch in self._watches.values()
-            if not watch.future.done() and watch not in self._ended
+            if not watch.future.done() and not watch.asking and watch not in self._ended
         ]
 
     async def _poll_forever(self) -> None:
         try:
             while self._watches:
+                began = time.monotonic()
+                self._ask_due(began)
+                # Whatever happens meanwhile is seen to together.
+                await asyncio.sleep(max(_GATHER_SECONDS, 2 * (time.monotonic() - began)))
                 await self._sleep_until_due()
-                started = time.monotonic()
-                await self._poll(started)
-                # A server that takes long to answer is asked less often.
-                pause = 2 * (time.monotonic() - started)
-                await asyncio.sleep(min(pause, 2.0))
         except Exception as error:  # noqa: BLE001 - goes to whoever waits
             for watch in list(self._watches.values()):
-                watch.fail(error)
+                watch.fail(self._typed(error))
+
+    def _ways(self, now: float) -> tuple[list[_Watch], list[_Watch]]:
+        """Those to ask for together, and those to ask for by their threads."""
+        exact = sum(watch.exact and not watch.future.done() for watch in self._watches.values())
+        each = exact <= EXACT_WATCHES
+        together: list[_Watch] = []
+        alone: list[_Watch] = []
+        for watch in self._waiting():
+            by_ids = (
+                watch.handle.owns_thread and watch.spoils_until <= now and self._lookup.searches_by_ids
+            )
+            (together if by_ids and not (each and watch.exact) else alone).append(watch)
+            # Whom somebody waits for alone is asked for more often: its end is to be noticed at once.
+            watch.haste = EXACT_HASTE if each and watch.exact else 1.0
+        return together, alone
 
     async def _sleep_until_due(self) -> None:
         now = time.monotonic()
-        times = [watch.due for watch in self._waiting()]
-        times += list(self._ended.values())
-        pause = max(0.0, min(times) - now) if times else 1.0
-        self._wake.clear()
+        together, alone = self._ways(now)
+        times = [watch.due for watch in alone]
+        if together:
+            times.append(max(min(watch.due for watch in together), self._searching.free_at()))
+        if self._ended:
+            times.append(max(min(self._ended.values()), self._fetching.free_at()))
+        pause = min(max(0.0, min(times) - now), LAST_PAUSE) if times else LAST_PAUSE
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout=pause)
+        self._wake.clear()
 
-    async def _poll(self, now: float) -> None:
-        waiting = self._waiting()
-        due = sorted((watch for watch in waiting if watch.due <= now), key=lambda watch: watch.due)
-        exact = sum(watch.exact for watch in waiting) <= EXACT_WATCHES
-        together: list[_Watch] = []
-        alone: list[_Watch] = []
-        for watch in due:
-            by_ids = watch.handle.owns_thread and self._lookup.searches_by_ids
-            (together if by_ids and not (exact and watch.exact) else alone).append(watch)
-        if together and len(together) % PAGE:
-            # The rest of the page costs nothing more.
-            chosen = set(together)
-            together += [
-                watch
-                for watch in waiting
-                if watch.handle.owns_thread and watch not in chosen and not (exact and watch.exact)
-            ][: PAGE - len(together) % PAGE]
-        for watch in (*together, *alone):
-            # Whom somebody waits for alone is asked for more often: its end is to be noticed at once.
-            haste = EXACT_HASTE if exact and watch.exact else 1.0
-            watch.due = now + interval((now - watch.since) * haste)
-        for page in _pages(together, PAGE):
-            await self._guard(page, self._ask_together)
+    def _ask_due(self, now: float) -> None:
+        """Ask about whatever is due. Nothing here waits for an answer."""
+        together, alone = self._ways(now)
         by_thread: defaultdict[str, list[_Watch]] = defaultdict(list)
         for watch in alone:
-            by_thread[watch.thread_id].append(watch)
-        await asyncio.gather(*(self._guard(group, self._ask) for group in by_thread.values()))
-        await self._verify_one(together, now)
-        await self._fetch_ended(now)
+            if watch.due <= now:
+                by_thread[watch.thread_id].append(watch)
+        for group in by_thread.values():
+            self._begin(group, partial(self._ask_alone, group), now)
+        if self._searching.free_at() <= now and (page := self._page(together, now)):
+            self._begin(page, partial(self._searching.run, partial(self._ask_pages, page)), now)
+        self._verify_one(together, now)
+        if self._ended and self._fetching.free_at() <= now:
+            self._fetch_ended(now)
 
-    async def _guard(self, watches: Sequence[_Watch], ask: _Ask) -> None:
-        """A refusal ends the watches that were asked about, and only those."""
+    def _page(self, together: Sequence[_Watch], now: float) -> list[_Watch]:
+        """Those that are due, and as many others as their pages hold: these cost nothing more."""
+        due = sorted((watch for watch in together if watch.due <= now), key=lambda watch: watch.due)
+        chosen = set(due)
+        room = -len(due) % PAGE
+        calm = (watch for watch in together if watch not in chosen and not watch.failures)
+        return due + list(itertools.islice(calm, room))
+
+    def _begin(self, watches: Sequence[_Watch], question: _Question, now: float) -> None:
+        """Ask a question beside all others; its watches are asked about again when it is over."""
+        for watch in watches:
+            watch.asking = True
+            watch.due = now + interval((now - watch.since) * watch.haste)
+
+        async def ask() -> None:
+            try:
+                await question()
+            finally:
+                # A server that takes long to answer is asked less often.
+                over = time.monotonic()
+                for watch in watches:
+                    watch.asking = False
+                    watch.due = max(watch.due, over + min(2 * (over - now), 2.0))
+                self._wake.set()
+
+        task = asyncio.get_running_loop().create_task(ask())
+        self._questions.add(task)
+        task.add_done_callback(self._questions.discard)
+
+    async def _guarded(self, watches: Sequence[_Watch], ask: _Ask) -> DeploymentError | None:
+        """Ask; what goes wrong is returned as an error of this package."""
+        began = time.monotonic()
         try:
             await ask(watches)
-        except LangGraphError as error:
-            for watch in watches:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it reaches those who asked
+            return error if isinstance(error, DeploymentError) else self._typed(error)
+        self._answered = time.monotonic()
+        self._usual_seconds = max(self._answered - began, 0.9 * self._usual_seconds)
+        return None
+
+    def _typed(self, error: Exception) -> DeploymentError:
+        # No text: it may hold whatever the server said.
+        url = self._deployment.url
+        return DeploymentError(
+            f"The answer of {url} about a run cannot be read ({type(error).__name__}).", url=url
+        )
+
+    def _note_trouble(self, watches: Sequence[_Watch], error: DeploymentError) -> None:
+        """Ask about these again later, and end those of which it is to be expected no more."""
+        now = time.monotonic()
+        patience = self._deployment.connection.patience_seconds
+        if all(watch.trouble_since is None for watch in self._watches.values()):
+            run_logger().warning("%s; trying again", error)
+        for watch in watches:
+            watch.trouble(error, now)
+            since = watch.trouble_since if watch.trouble_since is not None else now
+            # The server answers others, so it is about this run.
+            own = error.status_code == 500 and self._answered > since + patience / 2
+            if now - since >= patience and (own or not is_outage(error)):
                 watch.fail(error)
 
     # -- many threads of one run each --------------------------------------------------------------
 
+    async def _ask_pages(self, watches: Sequence[_Watch]) -> None:
+        for page in _pages(watches, PAGE):
+            await self._ask_page(page, self._ask_together)
+
+    async def _ask_page(self, page: Sequence[_Watch], ask: _Ask) -> None:
+        error = await self._guarded(page, ask)
+        if error is not None:
+            await self._take_apart(page, ask, error)
+
+    async def _take_apart(self, page: Sequence[_Watch], ask: _Ask, error: DeploymentError) -> None:
+        """After a page failed: ask for its parts, until what spoils it is alone."""
+        if not may_be_one(error):
+            self._note_trouble(page, error)
+            return
+        if len(page) == 1:
+            page[0].spoil(time.monotonic())
+            await self._ask_alone(page)
+            return
+        parts = list(_pages(page, 1 if len(page) <= ALONE else -(-len(page) // PARTS)))
+        errors = await asyncio.gather(*(self._guarded(part, ask) for part in parts))
+        failed = [(part, wrong) for part, wrong in zip(parts, errors, strict=True) if wrong is not None]
+        if len(failed) == len(parts) > 1:
+            # That looks like the server. Should it be many of the watches, they are found bit by bit.
+            keen = min(watch.failures for watch in page) >= KEEN_FAILURES
+            failed = random.sample(failed, 1) if keen else []
+            self._note_trouble(page, error)
+        await asyncio.gather(*(self._take_apart(part, ask, wrong) for part, wrong in failed))
+
     async def _ask_together(self, page: Sequence[_Watch]) -> None:
         by_id = {watch.thread_id: watch for watch in page}
-        found = await self._lookup.threads(list(by_id), select=["thread_id", "status"])
+        found = await self._lookup.threads(
+            list(by_id), select=["thread_id", "status"], limit=self._bound(page)
+        )
         if found is None:
             return
         now = time.monotonic()
@@ -277,120 +443,197 @@ class Waiter:
             if thread["status"] == "busy":
                 watch.note(RunStatus.RUNNING)
             else:
+                watch.answered()
                 self._ended[watch] = now + min(0.2 * (now - watch.since), 1.0)
         if by_id:
             await self._look_for_missing(list(by_id.values()))
 
     async def _look_for_missing(self, watches: Sequence[_Watch]) -> None:
-        alive = 0
-        for watch in watches:
-            await self._ask_by_thread([watch], Deadline())
-            alive += watch.missing == 0
-        if alive == len(watches) > 1:
+        await asyncio.gather(*(self._ask_alone([watch]) for watch in watches))
+        if len(watches) > 1 and all(not watch.missing and not watch.failures for watch in watches):
             # It answers for fewer threads than it was asked about.
-            self._lookup.searches_by_ids = False
+            self._lookup.pause_search("answers for fewer threads than it is asked about")
 
-    async def _fetch_ended(self, now: float) -> None:
+    def _fetch_ended(self, now: float) -> None:
         """Fetch the outcomes of ended runs, many at a time and a bounded number of bytes."""
-        while self._ended:
-            waits = any(watch.handle.owns_thread for watch in self._waiting())
-            held = waits and len(self._ended) < ENOUGH_TO_FETCH
-            if held and min(self._ended.values()) > now:
-                return
-            batch = list(self._ended)[: self._lookup.fetch_size]
-            await self._guard(batch, self._fetch)
-            for watch in batch:
-                self._ended.pop(watch, None)
+        for watch in [watch for watch in self._ended if watch.future.done()]:
+            del self._ended[watch]
+        waits = any(
+            watch.handle.owns_thread and watch not in self._ended and not watch.future.done()
+            for watch in self._watches.values()
+        )
+        held = waits and len(self._ended) < ENOUGH_TO_FETCH
+        if not self._ended or (held and min(self._ended.values()) > now):
+            return
+        batch = list(self._ended)[: self._lookup.fetch_size]
+        for watch in batch:
+            del self._ended[watch]
+        ask = partial(self._ask_page, batch, self._fetch)
+        self._begin(batch, partial(self._fetching.run, ask), now)
 
     async def _fetch(self, batch: Sequence[_Watch]) -> None:
         doubtful = [watch for watch in batch if watch.verify]
         by_id = {watch.thread_id: watch for watch in batch if not watch.verify}
-        found = await self._lookup.threads(list(by_id)) if by_id else []
-        if found is None:
-            return
-        for thread in found:
+        found = await self._lookup.threads(list(by_id), limit=self._bound(batch)) if by_id else []
+        for thread in found or ():
             watch = by_id.pop(thread["thread_id"])
-            outcome = outcomes.from_thread(watch.handle, thread)
+            outcome = _outcome_of(watch.handle, thread)
             if outcome is None:
                 doubtful.append(watch)
             else:
                 watch.end(outcome)
-        await asyncio.gather(
-            *(self._ask_by_thread([watch], Deadline()) for watch in (*doubtful, *by_id.values()))
-        )
+        await asyncio.gather(*(self._ask_alone([watch]) for watch in (*doubtful, *by_id.values())))
 
-    async def _verify_one(self, together: Sequence[_Watch], now: float) -> None:
+    def _verify_one(self, together: Sequence[_Watch], now: float) -> None:
         """Check the run behind one busy thread: after a roll back the thread may stay busy."""
         if now - self._last_verification < VERIFY_EVERY_SECONDS:
             return
         candidates = [
             watch
             for watch in together
-            if not watch.future.done()
-            and watch not in self._ended
-            and now - watch.verified > max(5.0, (now - watch.since) / 2)
+            if not watch.asking and now - watch.verified > max(5.0, (now - watch.since) / 2)
         ]
         if candidates:
             self._last_verification = now
             watch = min(candidates, key=lambda candidate: candidate.verified)
             watch.verified = now
-            await self._guard([watch], self._ask)
+            self._begin([watch], partial(self._ask_alone, [watch]), now)
 
     # -- one thread at a time ----------------------------------------------------------------------
 
-    async def _ask(self, watches: Sequence[_Watch]) -> None:
-        await self._ask_by_thread(watches, Deadline())
-
-    async def _ask_by_thread(
-        self, watches: Sequence[_Watch], deadline: Deadline, *, look: bool = False
+    async def _ask_alone(
+        self, watches: Sequence[_Watch], *, look: bool = False, limit: Deadline | None = None
     ) -> None:
-        """Ask for runs on one thread by the thread's list of runs."""
-        thread_id = watches[0].thread_id
-        async with self._slots:
-            newest = await self._lookup.newest_runs(thread_id, deadline)
-            statuses = {run["run_id"]: outcomes.RUN_STATUSES[run["status"]] for run in newest}
-            for watch in watches:
-                status = statuses.get(watch.handle.run_id)
-                if status is not None and not status.ended and not look:
-                    watch.note(status)
-                    continue
-                is_newest = bool(newest) and newest[0]["run_id"] == watch.handle.run_id
-                outcome = await self._lookup.outcome(
-                    watch.handle, is_newest=is_newest, deadline=deadline
-                )
-                if outcome is None:
-                    await self._note_missing(watch, deadline)
-                elif outcome.status.ended:
-                    watch.end(outcome)
-                else:
-                    watch.alive = outcome
-                    watch.note(outcome.status)
+        """Ask for runs on one thread by the thread's list of runs, and for those that ended by theirs.
 
-    async def _note_missing(self, watch: _Watch, deadline: Deadline) -> None:
+        Args:
+            watches: All on one thread.
+            look: True asks for the run's own row in any case.
+            limit: The caller's, when there is one.
+        """
+        newest: list[Row] = []
+
+        async def ask_for_list(_: Sequence[_Watch]) -> None:
+            found = await self._lookup.newest_runs(
+                watches[0].thread_id, self._bound(watches, limit), once=True
+            )
+            newest.extend(found)
+
+        async def ask_for_run(one: Sequence[_Watch]) -> None:
+            await self._ask_for_outcome(one[0], newest, self._bound(one, limit))
+
+        async with self._slots_for(watches):
+            error = await self._guarded(watches, ask_for_list)
+        if error is not None:
+            self._note_trouble(watches, error)
+            return
+        statuses = {run["run_id"]: outcomes.RUN_STATUSES.get(run["status"]) for run in newest}
+
+        async def conclude(watch: _Watch) -> None:
+            status = statuses.get(watch.handle.run_id)
+            if status is not None and not status.ended and not look:
+                watch.note(status)
+                return
+            async with self._slots_for([watch]):
+                error = await self._guarded([watch], ask_for_run)
+            if error is not None:
+                self._note_trouble([watch], error)
+
+        await asyncio.gather(*(conclude(watch) for watch in watches))
+
+    def _slots_for(self, watches: Sequence[_Watch]) -> asyncio.Semaphore:
+        troubled = any(watch.failures for watch in watches)
+        return self._troubled_slots if troubled else self._slots
+
+    def _bound(self, watches: Sequence[_Watch], limit: Deadline | None = None) -> Deadline:
+        """How long a question may take: some times what is usual, more after it went wrong."""
+        failures = min(max(watch.failures for watch in watches), 8)
+        seconds = max(QUESTION_SECONDS, 8 * self._usual_seconds) * 2**failures
+        seconds = min(seconds, self._deployment.connection.timeout_seconds)
+        bound = Deadline.after(seconds)
+        return bound if limit is None else bound.sooner(limit)
+
+    async def _ask_for_outcome(self, watch: _Watch, newest: Sequence[Row], bound: Deadline) -> None:
+        outcome = await self._lookup.outcome(
+            watch.handle,
+            is_newest=bool(newest) and newest[0]["run_id"] == watch.handle.run_id,
+            deadline=bound,
+            history_fails=watch.failures >= HISTORY_FAILURES,
+        )
+        if outcome is None:
+            await self._note_missing(watch, bound)
+        elif outcome.status.ended:
+            watch.end(outcome)
+        else:
+            watch.alive = outcome
+            watch.note(outcome.status)
+
+    async def _note_missing(self, watch: _Watch, bound: Deadline) -> None:
         """The run has no row. Rolled back when it was there and its thread still is; else lost."""
         seen = watch.seen or watch.handle.run_id in self._started_here
         # A server that is restarting may not have its data yet.
         now = time.monotonic()
         watch.missing_since = now if watch.missing == 0 else watch.missing_since
         watch.missing += 1
+        watch.answered()
         # A run that was there is given the time that a server gets to come back.
         patience = self._lookup.patience_seconds if seen else 0.0
-        lasts = now - watch.missing_since >= patience
-        confirmed = watch.missing >= MISSING_CONFIRMATIONS and lasts
+        confirmed = watch.missing >= MISSING_CONFIRMATIONS and now - watch.missing_since >= patience
         watch.due = now + MISSING_GAP_SECONDS / 2
         if not seen and not confirmed:
             return
         # A thread that exists for one run has seen it.
         was_there = seen or watch.handle.owns_thread
-        thread = (
-            await self._deployment.thread(watch.thread_id, deadline, patient=False)
-            if was_there
-            else None
-        )
-        if thread is not None:
+        if was_there and await self._deployment.thread(watch.thread_id, bound, once=True) is not None:
             watch.end(outcomes.rolled_back(watch.handle))
         elif confirmed:
             watch.end(outcomes.lost(watch.handle))
+
+
+class _Lanes:
+    """Pages under way: one, unless it hangs; and the pause after one."""
+
+    def __init__(self) -> None:
+        self._begun: dict[object, float] = {}
+        self._pause_until = 0.0
+
+    def free_at(self) -> float:
+        """When the next page may begin."""
+        if len(self._begun) >= LANES:
+            return math.inf
+        return max((began + LANE_SECONDS for began in self._begun.values()), default=self._pause_until)
+
+    async def run(self, question: _Question) -> None:
+        """Ask about a page."""
+        lane, began = object(), time.monotonic()
+        self._begun[lane] = began
+        try:
+            await question()
+        finally:
+            del self._begun[lane]
+            over = time.monotonic()
+            self._pause_until = over + min(2 * (over - began), 2.0)
+
+
+def is_outage(error: DeploymentError) -> bool:
+    """True for what a server does that is away or overloaded: it may last."""
+    if isinstance(error, UnreachableError):
+        return not error.unreadable
+    return isinstance(error, RateLimitedError)
+
+
+def may_be_one(error: DeploymentError) -> bool:
+    """True when one of many that were asked about may be why the answer failed."""
+    if isinstance(error, UnreachableError):
+        return error.status_code == 500 or error.silent or error.unreadable
+    return not isinstance(error, RateLimitedError)
+
+
+def _outcome_of(handle: RunHandle, thread: Row) -> RunResult | None:
+    try:
+        return outcomes.from_thread(handle, thread)
+    except Exception:  # noqa: BLE001 - a row as no server should answer: the run's own row decides
+        return None
 
 
 def _pages(items: Sequence[_Watch], size: int) -> Iterable[Sequence[_Watch]]:

@@ -256,7 +256,11 @@ class StreamReader:
                 await self._sleep(pause)
 
     async def _look(self) -> RunStatus:
-        return (await self._deployment.part(Waiter).look(self._handle, deadline=self._deadline)).status
+        return (
+            await self._deployment.part(Waiter).look(
+                self._handle, deadline=self._deadline, patient=False
+            )
+        ).status
 
     async def _connection(self) -> AsyncGenerator[StreamPart, None]:
         """The new parts of one connection, to its end."""

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import random
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 import orjson
 
-from prefect_langgraph.errors import InvalidRequestError, NotFoundError, UnreachableError
+from prefect_langgraph.errors import (
+    DeploymentError,
+    InvalidRequestError,
+    NotFoundError,
+    UnreachableError,
+)
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.transport.answers import refuse_strange_answer
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.http_errors import (
+    NoWholeAnswerError,
     is_transient,
     not_executed,
     retry_after_of,
+    row_of,
     status_code_of,
     to_error,
 )
@@ -36,6 +45,13 @@ T = TypeVar("T")
 PartT = TypeVar("PartT")
 
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.2, 5.0
+
+# What a request gets in any case: a server that is well answers within it.
+_LEAST_SECONDS, _LEAST_PATIENT_SECONDS = 0.5, 5.0
+
+# How long a caller whose deadline has passed waits for a clean-up: where the server answers, and where
+# it has said nothing lately.
+_CLEAN_UP_SECONDS, _SILENT_CLEAN_UP_SECONDS, _LATELY_SECONDS = 10.0, 2.0, 3.0
 _REREAD_EVERY_SECONDS = 1.0
 _OPEN_PATHS = ("/ok", "/info")  # answered whatever the key is
 
@@ -76,13 +92,25 @@ class _Attempts:
         self._patience = patience_seconds
         self._first_failure: float | None = None
         self._backoff = _FIRST_BACKOFF
+        self._began = 0.0
         self.failures = 0
+
+    def begin(self, timeout_seconds: float, *, patient: bool) -> float:
+        """Begin an attempt, and say how many seconds it may take."""
+        self._began = now = time.monotonic()
+        ends = [now + timeout_seconds]
+        if self._deadline.end is not None:
+            ends.append(max(self._deadline.end, now + _LEAST_SECONDS))
+        if patient:
+            since = now if self._first_failure is None else self._first_failure
+            ends.append(max(since + self._patience, now + _LEAST_PATIENT_SECONDS))
+        return min(ends) - now
 
     def pause(self, error: Exception, *, patient: bool) -> float | None:
         """Seconds until the next attempt; None when this one was the last."""
         now = time.monotonic()
         self.failures += 1
-        self._first_failure = now if self._first_failure is None else self._first_failure
+        self._first_failure = self._began if self._first_failure is None else self._first_failure
         pause = retry_after_of(error)
         ends = [end for end in [self._deadline.end] if end is not None]
         if patient and pause is None:
@@ -102,6 +130,8 @@ class Deployment:
         self.connection = connection
         self.client = connection.async_client()
         self._parts: dict[Any, Any] = {}
+        self._heard = -math.inf  # when it last answered
+        self._cleaning_up: set[asyncio.Task[Any]] = set()
         self._https: list[httpx.AsyncClient] = []
         self.add_client(self.client.http.client)
         self._users: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
@@ -161,8 +191,13 @@ class Deployment:
         patient: bool = True,
         within_wait: bool = False,
         abandoned: asyncio.Event | None = None,
+        once: bool = False,
+        quotes: bool = True,
     ) -> T:
         """Send a request, wait out what is transient, and raise this package's errors.
+
+        Each attempt ends by itself, also where the server never finishes its answer: after the
+        connection's timeout, and no later than the deadline or the end of the patience.
 
         Args:
             request: Makes one SDK call.
@@ -175,14 +210,19 @@ class Deployment:
             within_wait: True takes a 403, too, for a key that is being rotated.
             abandoned: Set for a caller that has gone: nothing is sent from then on. See
                 `answer_to_abandoned`.
+            once: True makes one attempt, whatever comes of it.
+            quotes: False lets no word of the server's into an error.
         """
         attempts = _Attempts(deadline, self.connection.patience_seconds)
         while True:
             if abandoned is not None and abandoned.is_set():
                 raise asyncio.CancelledError
             used = self.connection
+            seconds = attempts.begin(used.timeout_seconds, patient=patient and not once)
             try:
-                return await request()
+                answer = await _attempt(request, seconds)
+                self._heard = time.monotonic()
+                return answer
             except orjson.JSONEncodeError as error:
                 raise InvalidRequestError(
                     f"Could not {doing}: a value is not JSON ({error}).", url=self.url
@@ -192,13 +232,14 @@ class Deployment:
                 if refused and await self._has_new_secrets(used):
                     continue
                 rotated = refused and self._may_be_rotated(error, within_wait)
-                if not rotated and not is_transient(error):
-                    raise self.error(error, doing, hidden) from None
+                said = await self._error_of(error, doing, hidden, deadline, quotes=quotes)
+                if once or not (rotated or is_transient(error)):
+                    raise said from None
                 if not repeatable and not not_executed(error):
-                    raise InDoubtError(self.error(error, doing, hidden)) from None
+                    raise InDoubtError(said) from None
                 pause = attempts.pause(error, patient=patient or rotated)
                 if pause is None:
-                    raise self.error(error, doing, hidden) from None
+                    raise said from None
                 if attempts.failures == 1:
                     run_logger().warning("Could not %s (%s); trying again", doing, type(error).__name__)
                 await _pause(pause, abandoned)
@@ -233,29 +274,75 @@ class Deployment:
         run_logger().info("The secrets of block %r have changed; the new ones are used", saved.name)
 
     async def thread(
-        self, thread_id: str, deadline: Deadline, *, patient: bool = True
+        self, thread_id: str, deadline: Deadline, *, once: bool = False
     ) -> dict[str, Any] | None:
         """A thread's row, or None when the server says that there is none.
 
-        `patient` gives up after the connection's patience also where there is no deadline.
+        `once` makes one attempt; otherwise what is transient is waited out.
         """
         threads = self.client.threads
+
+        async def ask() -> dict[str, Any]:
+            return row_of(await threads.get(thread_id), "thread_id", "status")
+
         try:
-            found = await self.send(
-                lambda: threads.get(thread_id),
+            return await self.send(
+                ask,
                 doing="ask for a thread",
                 deadline=deadline,
-                patient=patient or deadline.end is not None,
+                once=once,
+                quotes=False,
                 within_wait=True,
             )
-            return dict(found)
         except NotFoundError:
             return None
 
-    def error(self, error: Exception, doing: str, hidden: Any = None) -> Exception:
+    async def clean_up(self, work: Coroutine[Any, Any, T], *, more_seconds: float = 0.0) -> T | None:
+        """Wait for what is done for a caller whose deadline has passed; None when that takes too long.
+
+        Then it goes on by itself: it must end some time and say in the log what went wrong.
+
+        Args:
+            work: What is done.
+            more_seconds: Beyond what one run takes.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._cleaning_up.add(task)
+        self.used_by(task)
+        task.add_done_callback(self._cleaned_up)
+        answers = time.monotonic() - self._heard < _LATELY_SECONDS
+        seconds = _CLEAN_UP_SECONDS + more_seconds if answers else _SILENT_CLEAN_UP_SECONDS
+        await asyncio.wait([task], timeout=seconds)
+        return task.result() if task.done() else None
+
+    def _cleaned_up(self, task: asyncio.Task[Any]) -> None:
+        self._cleaning_up.discard(task)
+        if not task.cancelled():
+            task.exception()  # read: its caller may have left
+
+    def error(
+        self, error: Exception, doing: str, hidden: Any = None, *, quotes: bool = True
+    ) -> DeploymentError:
         """This package's error for what the SDK raised."""
         secrets = (*self.connection.secrets, *self._former_secrets)
-        return to_error(error, url=self.url, doing=doing, hidden=[hidden, *secrets])
+        return to_error(error, url=self.url, doing=doing, hidden=[hidden, *secrets], quotes=quotes)
+
+    async def _error_of(
+        self, error: Exception, doing: str, hidden: Any, deadline: Deadline, *, quotes: bool
+    ) -> DeploymentError:
+        make = partial(self.error, error, doing, hidden, quotes=quotes)
+        # To look for what an answer quotes takes as long as the payload is large: the loop is for all.
+        said = await asyncio.to_thread(make) if quotes and hidden is not None else make()
+        deadline.mark(said)
+        return said
+
+
+async def _attempt(request: Callable[[], Awaitable[T]], seconds: float) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await request()
+    except TimeoutError:
+        raise NoWholeAnswerError(f"no whole answer within {seconds:.1f} s") from None
 
 
 async def answer_to_abandoned(sending: asyncio.Task[T], abandoned: asyncio.Event) -> T | None:

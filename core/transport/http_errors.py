@@ -41,8 +41,22 @@ _NEVER_SENT = (
     httpx.InvalidURL,
 )
 
+
+class UnreadableAnswerError(Exception):
+    """An answer that is JSON, and not what was asked for. Its text never quotes the answer."""
+
+
+class NoWholeAnswerError(httpx.ReadTimeout):
+    """The time for a request passed before its answer was there as a whole."""
+
+
 # Something answered, but not as LangGraph's API does: a proxy's page, or a wrong address.
-_UNREADABLE = (httpx.DecodingError, orjson.JSONDecodeError, APIResponseValidationError)
+_UNREADABLE = (
+    httpx.DecodingError,
+    orjson.JSONDecodeError,
+    APIResponseValidationError,
+    UnreadableAnswerError,
+)
 
 _TRANSIENT = (httpx.TransportError, APIConnectionError, *_UNREADABLE)
 
@@ -52,12 +66,43 @@ _WRONG_CALL = (*_PERMANENT, httpx.InvalidURL, ValueError, TypeError)
 
 _MAX_DETAIL = 500
 
+# So much of what the server says is looked at; a text counts as quoted from its first so many letters.
+_LOOKED_AT, _HEAD, _SHORTEST = 4000, 16, 4
+
+# Letters that are written alike in all of these.
+_SAME_EVERYWHERE = re.compile(r"[ !#-&(-\[\]-~]*")
+
+# How Pydantic quotes a value that it refuses.
+_QUOTED_INPUT = re.compile(r"input_value=.*?(, input_type=\w+\]|$)", re.DOTALL)
+
 # What a server may quote of a text: the token of "Bearer a1B2", the password of an address.
-_WORD = re.compile(r"[^\s:/?#&=@,;\"'()<>\[\]{}]{6,}")
+_WORD = re.compile(r"[^\s:/?#&=@,;\"'()<>\[\]{}]{6,256}")
 
 _PAGE = re.compile(r"<\s*(?:!doctype|html|head|body|title|h[1-6]|div|p|center)\b[^>]*>", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 _PLAIN_WORD = re.compile(r"[A-Za-z][a-z]*")
+
+
+def row_of(answer: Any, *names: str) -> dict[str, Any]:
+    """An answer that must be one JSON object with these names.
+
+    Raises:
+        UnreadableAnswerError: It is something else.
+    """
+    if not isinstance(answer, Mapping) or any(name not in answer for name in names):
+        raise UnreadableAnswerError("it is not the object that was asked for")
+    return dict(answer)
+
+
+def rows_of(answer: Any, *names: str) -> list[dict[str, Any]]:
+    """An answer that must be a list of such objects; null is an empty one.
+
+    Raises:
+        UnreadableAnswerError: It is something else.
+    """
+    if not isinstance(answer, list | None):
+        raise UnreadableAnswerError("it is not the list that was asked for")
+    return [row_of(row, *names) for row in answer or ()]
 
 
 def status_code_of(error: Exception) -> int | None:
@@ -154,20 +199,51 @@ def _said(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 
+def without_quoted_inputs(text: str) -> str:
+    """The text of an error without the values that Pydantic quotes in it."""
+    return _QUOTED_INPUT.sub(r"input_value=…\1", text)
+
+
 def redacted(text: str, hidden: Any) -> str:
     """`text` without any text that `hidden`, a request's payload and secrets, contains.
 
-    Nor does it have a word of such a text by itself, but for words that any sentence may have.
+    Nor does it have a word of such a text by itself, but for words that any sentence may have. The time
+    it takes grows with the size of `hidden` and with nothing else, and no step of it is long.
     """
-    found = sorted({part for part in _texts(hidden) if len(part) > 3}, key=len, reverse=True)
-    for part in found:
-        for form in _forms(part):
-            text = text.replace(form, "…")
-    return text if len(text) <= _MAX_DETAIL else text[:_MAX_DETAIL] + "…"
+    quoted = without_quoted_inputs(text[:_LOOKED_AT])
+    starts = {quoted[at : at + _SHORTEST] for at in range(len(quoted))}
+    marks = bytearray(len(quoted))
+    for part in _texts(hidden):
+        if len(part) < _SHORTEST:
+            continue
+        start = part[:_SHORTEST]
+        if start not in starts and start.isascii() and start.isalnum():
+            continue  # nearly all of a large payload ends here
+        for form in _forms(part[:_LOOKED_AT]):
+            _mark(quoted, form, marks)
+    # What was cut off may belong to a text that is hidden.
+    shown = len(quoted) if len(text) <= _LOOKED_AT else _LOOKED_AT // 2
+    kept = "".join("\0" if marks[at] else quoted[at] for at in range(min(shown, len(quoted))))
+    kept = re.sub("\0+", "…", kept)
+    return kept if len(kept) <= _MAX_DETAIL else kept[:_MAX_DETAIL] + "…"
+
+
+def _mark(quoted: str, form: str, marks: bytearray) -> None:
+    """Mark where a text is quoted, also where only its beginning is."""
+    head = form[:_HEAD]
+    start = quoted.find(head)
+    while start >= 0:
+        length = len(head)
+        while quoted[start + length : start + length + 1] == form[length : length + 1] != "":
+            length += 1
+        marks[start : start + length] = b"\1" * length
+        start = quoted.find(head, start + length - len(head) + 1)
 
 
 def _forms(part: str) -> set[str]:
     """The ways in which a server may quote a text: as it is, in JSON, and as Python shows it."""
+    if _SAME_EVERYWHERE.fullmatch(part):
+        return {part}
     escaped = part.encode("unicode_escape").decode()
     shown = repr(part)[1:-1]
     quoted = {json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1], shown, escaped}
@@ -175,17 +251,26 @@ def _forms(part: str) -> set[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-        yield from (word for word in _WORD.findall(value) if not _PLAIN_WORD.fullmatch(word))
-    elif isinstance(value, int | float):
-        yield str(value)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, Iterable) and not isinstance(value, bytes):
-        for item in value:
-            yield from _texts(item)
+    """The texts, words and numbers of a value. However deep and large it is, each step is short."""
+    inside = [iter((value,))]
+    while inside:
+        for item in inside[-1]:
+            if isinstance(item, str):
+                yield item
+                for match in _WORD.finditer(item):
+                    if not _PLAIN_WORD.fullmatch(match[0]):
+                        yield match[0]
+            elif isinstance(item, int | float):
+                if not isinstance(item, int) or item.bit_length() < _LOOKED_AT:
+                    yield str(item)
+            elif isinstance(item, Mapping):
+                inside.append(iter(item.values()))
+                break
+            elif isinstance(item, Iterable) and not isinstance(item, bytes):
+                inside.append(iter(item))
+                break
+        else:
+            inside.pop()
 
 
 def _of_other_status(status: int, detail: str, *, url: str, doing: str) -> DeploymentError:
@@ -211,7 +296,19 @@ def _of_other_status(status: int, detail: str, *, url: str, doing: str) -> Deplo
     )
 
 
-def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> DeploymentError:
+def _unquoted(error: Exception) -> str:
+    """What can be said of an error without a word of the server's."""
+    response = getattr(error, "response", None)
+    if isinstance(response, httpx.Response):
+        return response.reason_phrase or "no reason given"
+    if isinstance(error, httpx.HTTPError | UnreadableAnswerError):
+        return str(error).strip() or type(error).__name__
+    return type(error).__name__
+
+
+def to_error(
+    error: Exception, *, url: str, doing: str, hidden: Any = None, quotes: bool = True
+) -> DeploymentError:
     """The `DeploymentError` for what an SDK call raised.
 
     Args:
@@ -219,9 +316,10 @@ def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> D
         url: The deployment's address.
         doing: What was being done, for the message: `start a run of agent`.
         hidden: Payload and secrets of the request; none of their texts comes into the message.
+        quotes: False says nothing of what the server said: it may quote what a run was given.
     """
     status = status_code_of(error)
-    detail = redacted(detail_of(error), hidden)
+    detail = redacted(detail_of(error), hidden) if quotes else _unquoted(error)
     if status in (401, 403):
         verb = "refused the key" if status == 401 else "does not allow this"
         return AuthenticationError(
@@ -245,21 +343,28 @@ def to_error(error: Exception, *, url: str, doing: str, hidden: Any = None) -> D
             retry_after=retry_after_of(error),
         )
     if status is not None:
-        return _of_other_status(status, detail, url=url, doing=doing)
+        found = _of_other_status(status, detail, url=url, doing=doing)
+        if isinstance(found, UnreachableError):
+            found.retry_after = retry_after_of(error)
+        return found
     name = type(error).__name__
     said = name if detail == name else f"{name}: {detail}"
     if isinstance(error, _UNREADABLE):
-        return UnreachableError(
+        unread = UnreachableError(
             f"Could not {doing}: the answer from {url} cannot be read ({said}). Check that the url is "
             "the deployment's and what is between. A retry looks first for what was started.",
             url=url,
         )
+        unread.unreadable = True
+        return unread
     if is_transient(error):
-        return UnreachableError(
+        unheard = UnreachableError(
             f"Could not {doing}: no answer from {url} ({said}). Check that the url is right and the "
             "deployment runs. A retry looks first for what was started.",
             url=url,
         )
+        unheard.silent = isinstance(error, httpx.ReadTimeout)
+        return unheard
     if isinstance(error, _WRONG_CALL):
         return InvalidRequestError(f"Could not {doing}: {said}", url=url)
     return DeploymentError(f"Could not {doing} at {url}: {said}", url=url)

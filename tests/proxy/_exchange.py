@@ -111,6 +111,14 @@ class Exchange:
         else:
             await self._send(h11.EndOfMessage())
 
+    async def dribble(self, piece: bytes, *, every: float) -> None:
+        """Begin an answer of which a piece comes now and then, for ever."""
+        headers = [("content-type", "application/json"), ("content-length", "1000000000")]
+        await self._send(h11.Response(status_code=200, headers=headers, reason=b""))
+        while True:
+            await self._send(h11.Data(data=piece))
+            await asyncio.sleep(every)
+
     def hang_up(self) -> None:
         """Close the client's connection without another word."""
         self._writer.close()

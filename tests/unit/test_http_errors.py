@@ -7,7 +7,8 @@ import inspect
 import json
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -441,22 +442,28 @@ class Server(httpx.AsyncBaseTransport):
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
 
+@asynccontextmanager
+async def sending(server: Server, *, max_wait_seconds: float | None = None) -> AsyncIterator[Any]:
+    connection = Connection(URL, api_key="lsv2_pt_key", patience_seconds=1.0)
+    deployment = Deployment(connection)
+    http = deployment.client.http.client
+    http._transport = server
+    threads = deployment.client.threads
+    try:
+        yield lambda **options: deployment.send(
+            lambda: threads.get("t"),
+            doing="ask",
+            deadline=Deadline.after(max_wait_seconds),
+            **options,
+        )
+    finally:
+        await http.aclose()
+
+
 def send(server: Server, *, max_wait_seconds: float | None = None, **options: Any) -> Any:
     async def main() -> Any:
-        connection = Connection(URL, api_key="lsv2_pt_key", patience_seconds=1.0)
-        deployment = Deployment(connection)
-        http = deployment.client.http.client
-        http._transport = server
-        threads = deployment.client.threads
-        try:
-            return await deployment.send(
-                lambda: threads.get("t"),
-                doing="ask",
-                deadline=Deadline.after(max_wait_seconds),
-                **options,
-            )
-        finally:
-            await http.aclose()
+        async with sending(server, max_wait_seconds=max_wait_seconds) as send_with:
+            return await send_with(**options)
 
     return asyncio.run(main())
 

@@ -331,7 +331,7 @@ def test_status_is_told_when_it_changes_and_not_before() -> None:
 
 
 def test_refusal_ends_the_waits_it_is_about_and_no_others() -> None:
-    server = OddServer(status={"runs": [401]})
+    server = OddServer(refuses=lambda path: 401 if one.thread_id in path else None)
     one, other = server.add({"n": 1}), server.add({"n": 2})
 
     async def body(deployment: Deployment) -> list[Any]:
@@ -339,7 +339,13 @@ def test_refusal_ends_the_waits_it_is_about_and_no_others() -> None:
         return list(await asyncio.gather(*waits, return_exceptions=True))
 
     found = on(server, body)
-    assert sorted(type(item).__name__ for item in found) == [AuthenticationError.__name__, "RunResult"]
+    assert [type(item) for item in found] == [AuthenticationError, RunResult]
+
+
+def test_refusal_that_passes_within_the_patience_ends_no_wait() -> None:
+    server = OddServer(status={"runs": [401, 403, 401]})
+    [result] = joined(server, [server.add({"n": 1})])
+    assert result.values == {"n": 1}
 
 
 def test_wait_goes_on_through_a_server_that_answers_nothing_for_a_while() -> None:

@@ -1,0 +1,279 @@
+"""One bad run, thread, request or answer hurts only its own caller.
+
+Each kind of poison is put beside ten healthy waits in the same process: these take no longer than
+without it, and whoever asked about the poison gets a typed error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from faults._books import Books
+from faults._faults import Only
+from faults._hostile import Dribble, Silence
+from prefect_langgraph import (
+    DeploymentError,
+    JoinTimeoutError,
+    LangGraphCredentials,
+    LangGraphError,
+    RunFailedError,
+    RunHandle,
+    RunStatus,
+    acancel_run,
+    aget_run,
+    ajoin_run,
+    ajoin_runs,
+    arun_on_thread,
+    arun_stateless,
+    astart_run,
+)
+from proxy import Answer, Fault, Request, unhandled_500
+
+HEALTHY = 10
+WORK_SECONDS = 1.0
+ROOM = 3.0  # how much longer healthy waits may take than without the poison: noise of a shared machine
+ROOM_SECONDS = 3.0
+SECRET = "s3cret-v4lue"
+GRAPHS: dict[str, tuple[dict[str, Any], str]] = {
+    "tuple_key": ({}, "TypeError"),
+    "bytes_key": ({}, "TypeError"),
+    "big_int": ({}, "TypeError"),
+    "deep": ({}, "TypeError"),
+    "strict": ({"number": SECRET}, "ValidationError"),
+}
+
+Bad = Callable[[LangGraphCredentials], Awaitable[Any]]
+
+
+def credentials_of(url: str, **options: Any) -> LangGraphCredentials:
+    return LangGraphCredentials(url=url, patience_seconds=3, **options)
+
+
+async def _healthy(credentials: LangGraphCredentials) -> float:
+    """Seconds that ten healthy waits take, of which half wait for handles."""
+    began = time.monotonic()
+    work = {"sleep": WORK_SECONDS}
+    handles = [
+        await astart_run("counted", {**work, "tag": f"joined-{number}"}, credentials=credentials)
+        for number in range(HEALTHY // 2)
+    ]
+    values = await asyncio.gather(
+        *(
+            arun_stateless("counted", {**work, "tag": f"ran-{number}"}, credentials=credentials)
+            for number in range(HEALTHY - len(handles))
+        ),
+        *(ajoin_run(handle, credentials=credentials, max_wait_seconds=60) for handle in handles),
+    )
+    took = time.monotonic() - began
+    assert all(item["result"] == item["tag"] for item in values)
+    return took
+
+
+async def _beside(bad: Bad, credentials: LangGraphCredentials) -> tuple[float, Any]:
+    poison = asyncio.ensure_future(bad(credentials))
+    took = await _healthy(credentials)
+    return took, (await asyncio.gather(poison, return_exceptions=True))[0]
+
+
+@pytest.fixture(scope="module")
+def without_poison(fault_server: Any, prefect_server: Any) -> float:
+    return asyncio.run(_healthy(credentials_of(fault_server.url)))
+
+
+def beside_ten_healthy_waits(bad: Bad, credentials: LangGraphCredentials, without: float) -> Any:
+    took, outcome = asyncio.run(_beside(bad, credentials))
+    assert took <= ROOM * without + ROOM_SECONDS, f"{took:.1f} s, {without:.1f} s without the poison"
+    return outcome
+
+
+# Graphs
+
+WAYS: dict[str, Callable[[str, Any, LangGraphCredentials], Awaitable[Any]]] = {}
+
+
+def way(function: Callable[[str, Any, LangGraphCredentials], Awaitable[Any]]) -> Any:
+    WAYS[function.__name__] = function
+    return function
+
+
+@way
+async def run_stateless(graph: str, given: Any, credentials: LangGraphCredentials) -> Any:
+    return await arun_stateless(graph, given, credentials=credentials, max_wait_seconds=20)
+
+
+@way
+async def run_on_thread(graph: str, given: Any, credentials: LangGraphCredentials) -> Any:
+    async with credentials.get_client() as client:
+        thread_id = (await client.threads.create())["thread_id"]
+    return await arun_on_thread(thread_id, graph, given, credentials=credentials, max_wait_seconds=20)
+
+
+@way
+async def join_run(graph: str, given: Any, credentials: LangGraphCredentials) -> Any:
+    handle = await astart_run(graph, given, credentials=credentials)
+    return await ajoin_run(handle, credentials=credentials, max_wait_seconds=20)
+
+
+@way
+async def join_run_started_elsewhere(graph: str, given: Any, credentials: LangGraphCredentials) -> Any:
+    async with credentials.get_client() as client:
+        thread_id = (await client.threads.create())["thread_id"]
+        run = await client.runs.create(thread_id, graph, input=given)
+    handle = RunHandle(
+        run_id=run["run_id"], thread_id=thread_id, assistant_id=graph, url=str(credentials.url)
+    )
+    return await ajoin_run(handle, credentials=credentials, max_wait_seconds=20)
+
+
+@way
+async def join_runs(graph: str, given: Any, credentials: LangGraphCredentials) -> Any:
+    handle = await astart_run(graph, given, credentials=credentials)
+    found = await ajoin_runs([handle], credentials=credentials, on_failure="collect")
+    error = found[0].as_error()
+    assert error is not None
+    raise error
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_graph_that_poisons_its_thread_fails_for_its_caller_only(
+    books: Books, without_poison: float, graph: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    given, error = GRAPHS[graph]
+    outcome = beside_ten_healthy_waits(
+        lambda credentials: WAYS[name](graph, given, credentials),
+        credentials_of(books.proxy.url),
+        without_poison,
+    )
+    assert type(outcome) is RunFailedError, repr(outcome)
+    assert outcome.error == error
+    assert SECRET not in str(outcome) + str(outcome.detail) + caplog.text
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_poisoned_run_is_told_by_get_run_and_left_alone_by_cancel_run(books: Books, graph: str) -> None:
+    credentials = credentials_of(books.proxy.url)
+
+    async def calls() -> list[Any]:
+        handle = await astart_run(graph, GRAPHS[graph][0], credentials=credentials)
+        with pytest.raises(RunFailedError):
+            await ajoin_run(handle.model_copy(update={"owns_thread": False}), credentials=credentials)
+        return [
+            await aget_run(handle, credentials=credentials),
+            await acancel_run(handle, credentials=credentials, max_wait_seconds=20),
+        ]
+
+    for result in asyncio.run(calls()):
+        assert result.status is RunStatus.ERROR
+        assert result.error.error == GRAPHS[graph][1]
+        assert SECRET not in str(result.error)
+
+
+# Requests and answers
+
+SEARCH, RUNS, ROW, HISTORY = r"/threads/search$", r"/runs$", r"/runs/[^/]+$", r"/history$"
+
+ANSWERS: dict[str, Fault] = {
+    "no answer": Silence(),
+    "an answer that never ends": Dribble(),
+    "500": unhandled_500(),
+    "400": Answer(400, {"detail": f"input_value='{SECRET}'"}),
+    "html": Answer(200, "<html>a page</html>"),
+    "an object": Answer(200, {"detail": "odd"}),
+    "a list of no rows": Answer(200, ["odd", None, 7]),
+    "rows of no meaning": Answer(200, [{"thread_id": 7, "status": ["odd"]}, {"run_id": None}]),
+    "a status of the future": Answer(200, [{"run_id": "x", "thread_id": "x", "status": "paused"}]),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_wait_whose_every_question_goes_wrong_hurts_no_other(
+    books: Books, without_poison: float, answer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    credentials = credentials_of(books.proxy.url)
+
+    async def bad(credentials: LangGraphCredentials) -> Any:
+        handle = await astart_run("counted", {"tag": "bad"}, credentials=credentials)
+
+        def is_about_it(request: Request) -> bool:
+            return handle.thread_id in request.path + request.body.decode()
+
+        books.proxy.on("*", r"^/threads/.*", Only(is_about_it, ANSWERS[answer]), times=None)
+        return await ajoin_run(handle, credentials=credentials, max_wait_seconds=8)
+
+    began = time.monotonic()
+    outcome = beside_ten_healthy_waits(bad, credentials, without_poison)
+    assert time.monotonic() - began < 20
+    assert isinstance(outcome, LangGraphError | dict), repr(outcome)
+    if isinstance(outcome, LangGraphError):
+        assert isinstance(outcome, JoinTimeoutError | DeploymentError), repr(outcome)
+    assert SECRET not in str(outcome) + caplog.text
+
+
+@pytest.mark.parametrize("path", [SEARCH, RUNS, HISTORY], ids=["search", "runs", "history"])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_one_answer_of_the_wrong_kind_is_asked_for_again(
+    books: Books, without_poison: float, answer: str, path: str
+) -> None:
+    """Ten waits are asked for together, three one by one; of each kind of question one goes wrong."""
+    books.proxy.on("GET" if path == RUNS else "POST", path, ANSWERS[answer])
+    credentials = credentials_of(books.proxy.url)
+
+    async def three(credentials: LangGraphCredentials) -> Any:
+        handles = [
+            await astart_run("counted", {"tag": f"one-{number}"}, credentials=credentials)
+            for number in range(3)
+        ]
+        return await ajoin_runs(handles, credentials=credentials, max_wait_seconds=60)
+
+    found = beside_ten_healthy_waits(three, credentials, without_poison)
+    assert [values["result"] for values in found.values] == ["one-0", "one-1", "one-2"]
+
+
+def test_one_thread_that_poisons_a_page_of_hundreds_is_told_apart(
+    books: Books, without_poison: float
+) -> None:
+    """A search fails whenever it is asked for one certain thread."""
+    count = 200
+    credentials = credentials_of(books.proxy.url)
+
+    async def calls() -> tuple[float, Any]:
+        began = time.monotonic()
+        handles = [
+            await astart_run("counted", {"tag": f"{number}"}, credentials=credentials)
+            for number in range(count)
+        ]
+        bad = handles[77].thread_id
+        poison = Only(lambda request: bad in request.body.decode(), unhandled_500())
+        books.proxy.on("POST", SEARCH, poison, times=None)
+        began = time.monotonic()
+        found = await ajoin_runs(handles, credentials=credentials, max_wait_seconds=120)
+        return time.monotonic() - began, found
+
+    took, found = asyncio.run(calls())
+    assert [values["result"] for values in found.values] == [f"{number}" for number in range(count)]
+    assert books.proxy.count("GET", RUNS) < count / 2
+    assert took < 30
+
+
+def test_one_404_of_the_search_does_not_end_asking_together(books: Books) -> None:
+    books.proxy.on("POST", SEARCH, Answer(404))
+    credentials = credentials_of(books.proxy.url)
+
+    async def calls() -> Any:
+        handles = [
+            await astart_run("counted", {"tag": f"{number}", "gate": True}, credentials=credentials)
+            for number in range(20)
+        ]
+        joining = asyncio.ensure_future(ajoin_runs(handles, credentials=credentials))
+        while books.proxy.count("POST", SEARCH) < 5:  # noqa: ASYNC110 - another OS thread counts
+            await asyncio.sleep(0.05)
+        books.open_gate()
+        return await joining
+
+    assert len(asyncio.run(calls())) == 20
