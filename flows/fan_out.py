@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
@@ -19,6 +18,7 @@ from prefect_langgraph.arguments import check_choice, check_count
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows._per_run import PerRunTasks
+from prefect_langgraph.flows._sized import sized_flow
 from prefect_langgraph.flows.finalizer import with_finalizer
 from prefect_langgraph.logs import counted
 from prefect_langgraph.many_runs import join
@@ -57,6 +57,7 @@ class _Plan:
     deadline: Deadline
     max_in_flight: int | None
     file: ResultFile | None
+    rerun: bool
     known: dict[int, RunResult] = field(default_factory=dict)
 
 
@@ -100,6 +101,7 @@ async def _plan(
     *,
     input_path: str | None,
     output_path: str | None,
+    rerun: bool,
     items: bool,
     config: dict[str, Any] | None,
     context: dict[str, Any] | None,
@@ -118,6 +120,8 @@ async def _plan(
         raise InvalidRequestError("Give inputs, or input_path.")
     if inputs is not None and input_path is not None:
         raise InvalidRequestError("Give one of inputs and input_path, not both.")
+    if rerun and output_path is None:
+        raise InvalidRequestError("rerun=True is for the results in an output_path: give one.")
     if input_path is not None:
         inputs = await asyncio.to_thread(read_inputs, input_path)
     requests = requests_of(
@@ -138,6 +142,7 @@ async def _plan(
         deadline=deadline,
         max_in_flight=max_in_flight,
         file=file,
+        rerun=rerun,
     )
 
 
@@ -235,7 +240,9 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
     """Run what has no success yet; the results are in the order of the inputs."""
     if plan.file is not None:
         connection = context.deployment.connection
-        plan.known = await asyncio.to_thread(plan.file.open, connection.url, connection.name)
+        plan.known = await asyncio.to_thread(
+            plan.file.open, connection.url, connection.name, rerun=plan.rerun
+        )
         if plan.known:
             context.logger.info("%d of %d succeeded before", len(plan.known), len(plan.requests))
     watch = _Watch(plan, context)
@@ -304,7 +311,7 @@ def _name() -> str:
 
 
 @with_finalizer(parameter="credentials", max_wait_seconds=RELEASE_SECONDS)
-@flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
+@sized_flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
 def fan_out(
     assistant_id: str | None = None,
     inputs: list[Any] | None = None,
@@ -312,6 +319,7 @@ def fan_out(
     credentials: LangGraphCredentials | str | None = None,
     input_path: str | None = None,
     output_path: str | None = None,
+    rerun: bool = False,
     items: bool = False,
     config: dict[str, Any] | None = None,
     context: dict[str, Any] | None = None,
@@ -332,12 +340,16 @@ def fan_out(
 
     Args:
         assistant_id: The assistant's id or the graph's name; None when every item names its own.
-        inputs: One per run, as JSON; or give `input_path`.
+        inputs: One per run, as JSON; or give `input_path`, as more than 512 KB need: Prefect stores
+            the parameters.
         credentials: A saved block's name, or None for the block named `default`. A block works too:
             picked in the UI, or in a flow that is called.
         input_path: A path or URL, read through fsspec, of a JSON Lines file with one input per line.
         output_path: Where results go as JSON Lines: index, status, values, error, ids, seconds. A
-            later run with the same path skips what succeeded and runs only the rest.
+            later run with the same path skips what succeeded and runs only the rest. An input is
+            recognised by its assistant, its value, config, context and metadata; the results of others
+            stay in the file, behind those of this call.
+        rerun: True skips nothing: all inputs run again, and their results in the file are replaced.
         items: True reads each input as a `RunItem` with input, assistant_id, config, context, metadata.
         config: As in the SDK.
         context: As in the SDK.
@@ -369,7 +381,7 @@ def fan_out(
 
 
 @with_finalizer(parameter="credentials", max_wait_seconds=RELEASE_SECONDS)
-@flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
+@sized_flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
 async def afan_out(
     assistant_id: str | None = None,
     inputs: list[Any] | None = None,
@@ -377,6 +389,7 @@ async def afan_out(
     credentials: LangGraphCredentials | str | None = None,
     input_path: str | None = None,
     output_path: str | None = None,
+    rerun: bool = False,
     items: bool = False,
     config: dict[str, Any] | None = None,
     context: dict[str, Any] | None = None,

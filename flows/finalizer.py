@@ -34,6 +34,7 @@ from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import deployment_for
 from prefect_langgraph.transport.loop import Call, io_loop
+from prefect_langgraph.transport.termination import releasing
 
 F = TypeVar("F", bound=Flow[..., Any])
 Place = LangGraphCredentials | str | None
@@ -224,14 +225,15 @@ def _release_hook(
     where: _Where, *, cancel_unfinished: bool, max_wait_seconds: float
 ) -> FlowStateHook[..., Any]:
     async def release_langgraph(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-        await io_loop().arun(
-            _release,
-            where,
-            flow,
-            flow_run,
-            cancel_runs=cancel_unfinished or not state.is_completed(),
-            max_wait_seconds=max_wait_seconds,
-        )
+        with releasing():
+            await io_loop().arun(
+                _release,
+                where,
+                flow,
+                flow_run,
+                cancel_runs=cancel_unfinished or not state.is_completed(),
+                max_wait_seconds=max_wait_seconds,
+            )
 
     return release_langgraph
 

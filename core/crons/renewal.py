@@ -3,6 +3,8 @@
 Invariants:
 - A lease is renewed only by a process that lives, for a flow run that has not ended. Nothing else is
   needed for the cron to die: its `end_time` comes.
+- A renewal moves the end and nothing else: what was changed meanwhile, by whomever, stays as it is, and
+  so does an end that somebody took away.
 - Not being able to ask Prefect is no reason to let a cron die, nor is a deployment that is away.
 """
 
@@ -18,7 +20,8 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from prefect_langgraph.crons.models import CronHandle
-from prefect_langgraph.crons.request import CronRequest
+from prefect_langgraph.crons.request import CronRequest, moment
+from prefect_langgraph.crons.search import cron_row
 from prefect_langgraph.errors import DeploymentError, NotFoundError
 from prefect_langgraph.logs import LoggerOrAdapter
 from prefect_langgraph.transport.deadline import Deadline
@@ -80,15 +83,21 @@ async def _renew(
         if flow_run_id is not None and await _has_ended(flow_run_id):
             return
         now = datetime.now(UTC)
-        change: dict[str, Any] = {"end_time": request.ends(now)}
-        if ends is not None and ends <= now:
-            # The lease had run out. A cron that comes back to life must not fire for the past.
-            change["schedule"] = request.cron.schedule
+        deadline = Deadline.after(seconds / RENEWALS_PER_LEASE)
         try:
+            # What the cron is now, and not what it was when it was created.
+            row = await cron_row(deployment, handle.cron_id, deadline=deadline)
+            if row is None or row.get("end_time") is None:
+                return  # deleted, or somebody has taken its end away
+            change: dict[str, Any] = {"end_time": request.ends(now)}
+            ended = moment(row["end_time"])
+            if ended is not None and ended <= now:
+                # The lease had run out. A cron that comes back to life must not fire for the past.
+                change["schedule"] = row["schedule"]
             await deployment.send(
                 lambda: crons.update(handle.cron_id, **change),  # noqa: B023
                 doing=f"renew the lease of cron {handle.cron_id}",
-                deadline=Deadline.after(seconds / RENEWALS_PER_LEASE),
+                deadline=deadline,
             )
         except NotFoundError:
             return

@@ -107,7 +107,9 @@ async def crons_under(deployment: Deployment, metadata: Mapping[str, Any]) -> li
     ]
 
 
-async def cron_row(deployment: Deployment, cron_id: str) -> Row | None:
+async def cron_row(
+    deployment: Deployment, cron_id: str, *, deadline: Deadline | None = None
+) -> Row | None:
     """A cron's row, or None when the server says that there is none."""
     check_cron_ids([cron_id])
     # The SDK has no name for this question; its HTTP client asks it.
@@ -116,7 +118,7 @@ async def cron_row(deployment: Deployment, cron_id: str) -> Row | None:
         row: Any = await deployment.send(
             lambda: http.get(f"/runs/crons/{cron_id}"),
             doing=f"ask for cron {cron_id}",
-            deadline=_patience(deployment),
+            deadline=deadline or _patience(deployment),
         )
     except NotFoundError:
         return None

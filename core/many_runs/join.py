@@ -147,6 +147,8 @@ async def _wait_all(
     stop = asyncio.create_task(failed.wait())
     try:
         everything = asyncio.gather(*waits)
+        # Read, also where the waiting stops before it: none is to be reported as forgotten.
+        everything.add_done_callback(lambda done: done.cancelled() or done.exception())
         stops: list[asyncio.Future[Any]] = [stop] if on_failure == "fail_fast" else []
         await asyncio.wait([everything, *stops], return_when=asyncio.FIRST_COMPLETED)
         if everything.done():

@@ -3,11 +3,13 @@
 A line of results is `{"index", "fingerprint", "status", "values", "error", "run_id", "thread_id",
 "seconds", "created_at", "ended_at"}`; the fingerprint is a digest of the input, which itself is not
 written. On a local disk lines are added as runs end, so a file that a crash cut short still says what
-succeeded; elsewhere, and in the end everywhere, the file is written whole, in the order of the inputs.
+succeeded; elsewhere, and in the end everywhere, the file is written whole: in the order of the inputs,
+and then what it held of others.
 
 Invariants:
 - A file that is not of a fan-out is never written to.
 - A success is taken over for one input only, and only for one that is identical to its own.
+- Results of other inputs, and of other assistants, stay in the file.
 - What a crash left of a line is cut off before anything is added.
 """
 
@@ -16,8 +18,8 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]
@@ -33,6 +35,7 @@ from prefect_langgraph.runs.outcomes import usage_of
 from prefect_langgraph.runs.request import RunRequest
 
 _LINE = b'{"index":'
+_SPOOL_BYTES = 8_000_000
 
 
 def check_path(name: str, path: str) -> None:
@@ -98,16 +101,19 @@ class ResultFile:
         if self._local:
             # What a link leads to is replaced, and not the link.
             self._place = os.path.realpath(self._place)
+        # The earlier results of these inputs, as fingerprint and run, which theirs will replace.
+        self._replaced: set[tuple[str, str]] = set()
         self._waiting: list[bytes] = []
         # A flush that nobody waits for any more may still be under way on its OS thread.
         self._writes = threading.Lock()
 
-    def open(self, url: str, credentials: str | None) -> dict[int, RunResult]:
+    def open(self, url: str, credentials: str | None, *, rerun: bool = False) -> dict[int, RunResult]:
         """The successes that the file has for these inputs, by index; the file is ready for more.
 
         Args:
             url: The deployment's address, for the handles.
             credentials: The saved block's name.
+            rerun: True takes none of them over; new results replace them.
 
         Raises:
             InvalidRequestError: The file is none of a fan-out, or cannot be written to.
@@ -129,8 +135,13 @@ class ResultFile:
                 known = rows.get(fingerprint, {})
                 chosen = [run_id for run_id, row in known.items() if not own or row["index"] == index]
                 if index not in found and chosen:
-                    found[index] = self._result(index, known.pop(chosen[0]), url, credentials)
-        return found
+                    # The newest: a fan-out that ran all again may have been cut short by a crash.
+                    older = chosen[:-1] if own else []
+                    self._replaced |= {(fingerprint, run_id) for run_id in (*older, chosen[-1])}
+                    found[index] = self._result(index, known.pop(chosen[-1]), url, credentials)
+                    for run_id in older:
+                        del known[run_id]
+        return {} if rerun else found
 
     def _read(self) -> tuple[dict[str, dict[str, dict[str, Any]]], int]:
         """Successes by fingerprint and run, and how many bytes of the file are whole lines."""
@@ -198,24 +209,49 @@ class ResultFile:
                 raise
 
     def finish(self, results: Sequence[RunResult]) -> None:
-        """Write the file whole, in order; a reader never sees half of it on a local disk.
+        """Write the file whole; a reader never sees half of it on a local disk.
+
+        These results come first, in order, and after them those of other inputs as they were.
 
         Raises:
             LangGraphError: It could not be written; the message says where the results are instead.
         """
         self._waiting.clear()
-        lines = (self._line(index, result) for index, result in enumerate(results))
-        try:
-            with self._writes:
-                self._write(lines)
-        except Exception as error:
-            # Of every kind: each file system raises its own.
-            with tempfile.NamedTemporaryFile("wb", suffix=".jsonl", delete=False) as file:
-                file.writelines(self._line(index, result) for index, result in enumerate(results))
-            raise LangGraphError(
-                f"The results could not be written to {self.path} ({type(error).__name__}). They are "
-                f"in {file.name} on this machine: move that file to where the results belong."
-            ) from error
+        ours = {result.handle.run_id for result in results if result.handle.run_id}
+        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as others:
+            try:
+                with self._writes:
+                    self._copy_others(others, ours)
+                    self._write(self._lines(results, others))
+            except Exception as error:
+                # Of every kind: each file system raises its own.
+                with tempfile.NamedTemporaryFile("wb", suffix=".jsonl", delete=False) as file:
+                    file.writelines(self._lines(results, others))
+                raise LangGraphError(
+                    f"The results could not be written to {self.path} ({type(error).__name__}). They "
+                    f"are in {file.name} on this machine: move that file to where the results belong."
+                ) from error
+
+    def _lines(self, results: Sequence[RunResult], others: IO[bytes]) -> Iterator[bytes]:
+        for index, result in enumerate(results):
+            yield self._line(index, result)
+        others.seek(0)
+        yield from others
+
+    def _copy_others(self, others: IO[bytes], ours: set[str]) -> None:
+        """Set aside the lines of other inputs: what is written now replaces the file."""
+        if not self._fs.exists(self._place):
+            return
+        fingerprints = set(self._fingerprints)
+        with self._fs.open(self._place, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # cut short by a crash
+                row = orjson.loads(line)
+                mark = (row["fingerprint"], row["run_id"])
+                again = row["fingerprint"] in fingerprints and row["status"] != RunStatus.SUCCESS
+                if not again and mark not in self._replaced and row["run_id"] not in ours:
+                    others.write(line)
 
     def _write(self, lines: Iterable[bytes]) -> None:
         if not self._local:

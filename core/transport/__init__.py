@@ -3,6 +3,7 @@
 | module        | holds |
 | ------------- | --- |
 | `loop`        | the event loop on an OS thread of its own, which all calls of a process share |
+| `termination` | calls on other OS threads end when a signal ends their flow run |
 | `generators`  | generators of the shared loop, read from other loops and OS threads |
 | `deadline`    | a caller's wall-clock limit |
 | `connection`  | where a deployment is and how to talk to it |

@@ -4,7 +4,8 @@ Invariants:
 - A call ends for its caller only when its coroutine has ended, or when the bounded wait for the
   coroutine's clean-up is over. It never returns None in place of a cancellation.
 - However a caller stops waiting (Ctrl-C, a termination signal, Prefect's timeout, cancellation of an
-  asynchronous caller), the coroutine is cancelled and the caller's exception goes on.
+  asynchronous caller), the coroutine is cancelled and the caller's exception goes on. A signal reaches
+  callers on other OS threads by way of `termination`.
 - A forked child starts without a loop and builds its own; no lock of the parent is inherited locked.
 - The OS thread is a daemon, and what is left at exit is cancelled: it never keeps a process alive.
 """
@@ -23,11 +24,15 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.transport import termination
 
 T = TypeVar("T")
 
 CLEANUP_SECONDS = 30.0
 """How long a caller that gave up waits for its coroutine to let go of what it started."""
+
+TERMINATION_SECONDS = 20.0
+"""The same where a signal ends the process, which Prefect's worker kills 30 seconds after it."""
 
 # Prefect interrupts a worker OS thread by an asynchronous exception, which is delivered only between
 # bytecodes: a wait without end inside a lock would never see it.
@@ -55,6 +60,8 @@ class Call(Generic[T]):
             self._coroutine.close()
             self.outcome.set_exception(error)
             raise
+        if termination.watch(self):
+            self.outcome.add_done_callback(lambda _: termination.forget(self))
 
     def _create(self) -> None:
         self._task = self._loop.create_task(self._guarded())
@@ -71,7 +78,11 @@ class Call(Generic[T]):
             return None
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
+        if self.outcome.done():
+            _ = (
+                task.cancelled() or task.exception()
+            )  # given up; read, so that it is not told as forgotten
+        elif task.cancelled():
             self._coroutine.close()  # cancelled before it began
             self.outcome.set_exception(asyncio.CancelledError())
         elif self._exit is not None:
@@ -89,6 +100,16 @@ class Call(Generic[T]):
 
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(cancel)
+
+    def terminate(self) -> None:
+        """Cancel for a process that ends: the caller goes on in time, whatever the server does."""
+
+        def give_up() -> None:
+            if not self.outcome.done():
+                self.outcome.set_exception(asyncio.CancelledError())
+
+        self.cancel()
+        self.post(lambda: self._loop.call_later(TERMINATION_SECONDS, give_up))
 
     def post(self, function: Callable[[], Any]) -> None:
         """Call a function on the coroutine's loop, from any OS thread."""

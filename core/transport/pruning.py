@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +28,10 @@ _GATHER_SECONDS = 0.01
 
 _CONCURRENCY = 16
 
+_ROUNDS = 3
+
+_ONE_BY_ONE_SECONDS = 300.0
+
 _REMEMBERED_RESULTS = 1000
 
 _REMEMBERED_BYTES = 16_000_000
@@ -35,7 +42,8 @@ class Pruner:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._prunes = True
+        # A server that cannot delete many at once may be replaced by one that can.
+        self._one_by_one_until = 0.0
         self._waiting: set[str] = set()
         self._next: asyncio.Task[None] | None = None
 
@@ -50,7 +58,10 @@ class Pruner:
             return
         self._waiting |= ids
         if self._next is None or self._next.done():
-            self._next = asyncio.create_task(self._prune_soon())
+            # Without the first caller's context: what it has to say is for nobody's log alone.
+            loop = asyncio.get_running_loop()
+            self._next = loop.create_task(self._prune_soon(), context=contextvars.Context())
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._deployment.used_by(self._next)
         # Shielded: others wait for the same request.
         await asyncio.shield(self._next)
@@ -65,30 +76,59 @@ class Pruner:
 
     async def _prune_page(self, ids: Sequence[str]) -> None:
         deadline = Deadline.after(PRUNE_SECONDS)
-        threads = self._deployment.client.threads
-        if self._prunes:
-            try:
-                await self._deployment.send(
-                    lambda: threads.prune(ids),
-                    doing=f"delete {len(ids)} threads",
-                    deadline=deadline,
-                )
-            except (InvalidRequestError, NotFoundError):
-                self._prunes = False  # an older server
-            else:
+        for _ in range(_ROUNDS):
+            if time.monotonic() < self._one_by_one_until:
+                break
+            if await self._prune_together(ids, deadline):
                 return
+            # Where everybody sees only their own, one thread that is gone refuses the whole request.
+            there = await self._there(ids, deadline)
+            if there is None or len(there) == len(ids):
+                self._one_by_one_until = time.monotonic() + _ONE_BY_ONE_SECONDS  # an older server
+                break
+            if not there:
+                return
+            ids = there
+        await self._delete_each(ids, deadline)
+
+    async def _prune_together(self, ids: Sequence[str], deadline: Deadline) -> bool:
+        """True when all are gone; False when the server refuses."""
+        threads = self._deployment.client.threads
+        try:
+            await self._deployment.send(
+                lambda: threads.prune(ids), doing=f"delete {len(ids)} threads", deadline=deadline
+            )
+        except (InvalidRequestError, NotFoundError):
+            return False
+        return True
+
+    async def _there(self, ids: Sequence[str], deadline: Deadline) -> list[str] | None:
+        """Those of the threads that there are; None where the server cannot be asked so."""
+        threads = self._deployment.client.threads
+        try:
+            rows = await self._deployment.send(
+                lambda: threads.search(ids=ids, limit=len(ids), select=["thread_id"]),
+                doing=f"ask for {len(ids)} threads",
+                deadline=deadline,
+            )
+        except (InvalidRequestError, NotFoundError):
+            return None
+        found = [row["thread_id"] for row in rows]
+        return found if set(found) <= set(ids) else None
+
+    async def _delete_each(self, ids: Sequence[str], deadline: Deadline) -> None:
         slots = asyncio.Semaphore(_CONCURRENCY)
+        threads = self._deployment.client.threads
 
         async def delete(thread_id: str) -> None:
             async with slots:
-                try:
+                # Not found: gone already.
+                with contextlib.suppress(NotFoundError):
                     await self._deployment.send(
                         lambda: threads.delete(thread_id),
                         doing=f"delete thread {thread_id}",
                         deadline=deadline,
                     )
-                except NotFoundError:
-                    return  # gone already
 
         await asyncio.gather(*(delete(thread_id) for thread_id in ids))
 

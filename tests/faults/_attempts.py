@@ -6,6 +6,8 @@ ten. It does what a worker's process does: reads its flow run from Prefect and r
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import multiprocessing
 import os
 import signal
@@ -129,6 +131,8 @@ def _execute(name: str, flow_run_id: UUID, answer: Connection, log: Path) -> Non
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         value = run_flow(flow, flow_run=read_flow_run(flow_run_id))
+        if inspect.iscoroutine(value):
+            value = asyncio.run(value)  # in the main OS thread, as Prefect's own process has it
     except BaseException as error:
         answer.send(("error", f"{type(error).__name__}: {error}"))
         raise

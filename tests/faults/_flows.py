@@ -5,14 +5,17 @@ Each reports the runs it got, and then stops at a place where the proxy can hold
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-from prefect import flow
+from prefect import flow, task, unmapped
 from prefect.task_runners import ProcessPoolTaskRunner
 
 from prefect_langgraph import (
     RunHandle,
+    arun_stateless,
     create_cron,
     join_run,
     join_runs,
@@ -20,6 +23,7 @@ from prefect_langgraph import (
     run_stateless,
     start_run,
     start_runs,
+    stream_run,
     with_finalizer,
 )
 
@@ -91,3 +95,51 @@ def pooled(block: str) -> None:
     POOLED.append([future.result() for future in futures])
     if len(POOLED) % 2:
         raise RuntimeError("once more")
+
+
+def _tagged(work: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    return [{**work, "tag": f"{work['tag']}-{number}"} for number in range(count)]
+
+
+@task
+def _calls(block: str, work: dict[str, Any]) -> Any:
+    return run_stateless("counted", work, credentials=block)
+
+
+@task
+def _streams(block: str, work: dict[str, Any]) -> list[Any]:
+    return list(stream_run("counted", work, credentials=block))
+
+
+@flow
+def _below(block: str, work: dict[str, Any]) -> Any:
+    return run_stateless.submit("counted", work, credentials=block).result()
+
+
+@task
+def _calls_a_flow(block: str, work: dict[str, Any]) -> Any:
+    return _below(block, work)
+
+
+@flow
+def submitted(block: str, work: dict[str, Any]) -> list[Any]:
+    """Submit a call, a user's task with one, one that streams, and one with a flow of its own."""
+    given = _tagged(work, 4)
+    tasks: list[Callable[..., Any]] = [_calls.submit, _streams.submit, _calls_a_flow.submit]
+    futures = [run_stateless.submit("counted", given[0], credentials=block)]
+    futures += [submit(block, item) for submit, item in zip(tasks, given[1:], strict=True)]
+    return [future.result() for future in futures]
+
+
+@flow
+def mapped(block: str, work: dict[str, Any]) -> None:
+    """Map a call, and be somewhere else when the signal comes."""
+    run_stateless.map(unmapped("counted"), _tagged(work, 4), credentials=block)
+    time.sleep(600)
+
+
+@flow
+async def amapped(block: str, work: dict[str, Any]) -> list[Any]:
+    """Map the asynchronous twin."""
+    futures = arun_stateless.map(unmapped("counted"), _tagged(work, 4), credentials=block)
+    return [future.result() for future in futures]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import Flow
 
 from faults import _flows as flows
 from faults._attempts import attempt, new_flow_run, read_flow_run
@@ -36,3 +38,22 @@ def test_task_that_a_signal_interrupts_cancels_its_run_and_waits_until_that_is_s
     state = read_flow_run(flow_run).state
     assert state is not None
     assert state.is_crashed()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "flow", [flows.submitted, flows.mapped, flows.amapped], ids=lambda flow: flow.fn.__name__
+)
+def test_calls_on_other_os_threads_cancel_their_runs_when_a_signal_ends_the_process(
+    books: Books, tmp_path: Path, flow: Flow[..., Any], number: signal.Signals
+) -> None:
+    flow_run = new_flow_run(flow, block=books.block, work={"tag": "a", "gate": True})
+    with attempt(flow, flow_run, tmp_path) as running:
+        for call in range(4):
+            books.wait_for_execution(f"a-{call}")
+        assert running.process.pid
+        os.kill(running.process.pid, number)
+        running.process.join(25)  # a worker kills it after 30
+        assert running.process.exitcode not in (None, 0), running.log()
+    assert books.made == 4
+    books.nothing_left()

@@ -35,7 +35,7 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.ownership.tags import API, FLOW_RUN_ID, KEY, OWNS_THREAD
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
-from proxy import Hold, LoseRequest, LoseResponse, Proxy
+from proxy import Answer, Hold, LoseRequest, LoseResponse, Proxy
 from waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -437,6 +437,46 @@ def test_lease_is_renewed_while_its_flow_run_lives_and_not_after(
     settled = end()
     assert until(lambda: datetime.now(UTC) > settled)
     assert end() == settled
+
+
+def test_late_renewal_keeps_the_schedule_that_was_set_meanwhile(
+    proxy: Proxy,
+    through_proxy: LangGraphCredentials,
+    credentials: LangGraphCredentials,
+    client: SyncLangGraphClient,
+    tag: dict[str, str],
+) -> None:
+    cron = create_cron(
+        "worker", YEARLY, lease=timedelta(seconds=1.2), metadata=tag, credentials=through_proxy
+    )
+    assert cron.end_time is not None
+    ended = cron.end_time
+    proxy.on("PATCH", "/runs/crons/", Answer(503), times=None)
+    update_cron(cron, schedule="0 7 2 2 *", credentials=credentials)  # somebody else, past the proxy
+    assert until(lambda: datetime.now(UTC) > ended)
+    proxy.clear()
+    assert until(lambda: proxy.done("PATCH", "/runs/crons/"))
+    [row] = client.crons.search(metadata=tag)
+    assert row["schedule"] == "0 7 2 2 *"
+    assert datetime.fromisoformat(str(row["end_time"])) > ended
+    delete_cron(cron)
+
+
+def test_end_that_was_cleared_meanwhile_stays_so(
+    proxy: Proxy,
+    through_proxy: LangGraphCredentials,
+    credentials: LangGraphCredentials,
+    client: SyncLangGraphClient,
+    tag: dict[str, str],
+) -> None:
+    cron = create_cron(
+        "worker", YEARLY, lease=timedelta(seconds=1.2), metadata=tag, credentials=through_proxy
+    )
+    update_cron(cron, end_time=None, credentials=credentials)
+    later = datetime.now(UTC) + timedelta(seconds=2.5)
+    assert until(lambda: datetime.now(UTC) > later)
+    [row] = client.crons.search(metadata=tag)
+    assert row["end_time"] is None
 
 
 def test_lease_of_a_deleted_cron_is_renewed_no_more(

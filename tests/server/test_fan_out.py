@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import threading
 import uuid
@@ -124,6 +125,28 @@ def test_wrong_parameters_are_refused_before_any_request(
     assert "hunter2" not in str(refused.value)
     # The finalizer asks whether anything is there to be released.
     assert proxy.count("POST", BATCH) == proxy.count("POST", CREATE_RUN) == 0
+
+
+@pytest.mark.parametrize("run", [fan_out, afan_out, fan_out.with_options(name="mine")])
+def test_inputs_that_prefect_would_refuse_are_refused_before_it_is_asked(
+    block: str, prefect_server: PrefectServer, caplog: pytest.LogCaptureFixture, run: Any
+) -> None:
+    def flow_runs() -> int:
+        answer = httpx.post(f"{prefect_server.api_url}/flow_runs/count", json={})
+        return int(answer.raise_for_status().text)
+
+    before = flow_runs()
+    inputs = [{"question": f"hush{number}" + 1000 * "x"} for number in range(600)]
+
+    async def call() -> None:
+        called = run("answer", inputs, credentials=block)
+        if inspect.iscoroutine(called):
+            await called
+
+    with pytest.raises(InvalidRequestError, match=r"512 KB.*input_path=.*start_runs") as refused:
+        asyncio.run(call())
+    assert "hush" not in str(refused.value) + caplog.text
+    assert flow_runs() == before
 
 
 # -- results -----------------------------------------------------------------------------------------

@@ -155,3 +155,62 @@ def test_items_carry_their_own_config_and_context(counted_block: str, proxy: Pro
     assert [run.get("context") for run in runs] == [None, {"tone": "kind"}, None]
     kinds = [(run["metadata"]["kind"], run["metadata"]["more"]) for run in runs]
     assert kinds == [("shared", 1), ("own", 1), ("shared", 1)]
+
+
+def test_results_of_other_inputs_and_assistants_stay_in_the_file(
+    counted_block: str, proxy: Proxy, tmp_path: Path
+) -> None:
+    results = tmp_path / "results.jsonl"
+    options = {"credentials": counted_block, "output_path": str(results)}
+    fan_out("worker", [{"tag": str(number)} for number in range(20)], **options)
+    earlier = rows_of(results)
+    fan_out("worker", [{"tag": "new"}], **options)
+    fan_out("answer", [{"question": "why?"}], **options)
+    rows = rows_of(results)
+    assert [row["index"] for row in rows] == [0, 0, *range(20)]
+    assert rows[2:] == earlier
+    assert rows[0]["values"]["answer"]
+    assert rows[1]["values"]["result"] == "new"
+
+    proxy.clear()
+    again = fan_out("worker", [{"tag": "7"}, {"tag": "new"}], **options)
+    assert sent(proxy) == []
+    assert [values["result"] for values in again.values] == ["7", "new"]
+    assert len(rows_of(results)) == len(rows)
+
+
+def test_rerun_runs_all_again_and_replaces_their_results_alone(
+    counted_block: str, proxy: Proxy, tmp_path: Path
+) -> None:
+    results = tmp_path / "results.jsonl"
+    options = {"credentials": counted_block, "output_path": str(results)}
+    inputs = [{"tag": "a"}, {"tag": "b"}]
+    fan_out("worker", [{"tag": "other"}, *inputs], **options)
+    other = rows_of(results)[0]
+    proxy.clear()
+    again = fan_out("worker", inputs, **options, rerun=True)
+    assert sent(proxy) == ["a", "b"]
+    rows = rows_of(results)
+    assert [row["run_id"] for row in rows[:2]] == [item.handle.run_id for item in again]
+    assert rows[2:] == [other]
+
+
+def test_results_elsewhere_than_on_a_disk_keep_those_of_other_inputs(counted_block: str) -> None:
+    path = f"memory://{uuid.uuid4().hex}/results.jsonl"
+    for tag in ("a", "b"):
+        fan_out("worker", [{"tag": tag}], credentials=counted_block, output_path=path)
+    with fsspec.open(path, "rt", encoding="utf-8") as file:
+        assert [json.loads(line)["values"]["result"] for line in file] == ["b", "a"]
+
+
+def test_cancelled_fan_out_leaves_the_results_of_other_inputs(
+    counted_block: str, tmp_path: Path
+) -> None:
+    results = tmp_path / "results.jsonl"
+    options: dict[str, Any] = {"credentials": counted_block, "output_path": str(results)}
+    fan_out("worker", [{"tag": "first"}], **options)
+    late = fan_out(
+        "worker", [{"sleep": 600}], **options, on_failure="collect", max_wait_seconds=1, rerun=True
+    )
+    assert [item.status for item in late] == [RunStatus.CANCELLED]
+    assert [row["status"] for row in rows_of(results)] == ["cancelled", "success"]

@@ -461,6 +461,22 @@ def test_lease_is_renewed_while_the_flow_runs_and_gone_with_it(client: SyncLangG
     assert not left_by(client, work())
 
 
+def test_each_execution_shows_a_sign_of_life_before_its_first_call(client: SyncLangGraphClient) -> None:
+    seen: list[str] = []
+
+    @with_finalizer(BLOCK)
+    @flow(retries=1)
+    def work() -> str:
+        tags = {"prefect_flow_run_id": own_id(), "prefect_lease_attempt": len(seen) + 1}
+        assert until(lambda: client.threads.search(metadata=tags))
+        seen.append(own_id())
+        if len(seen) == 1:
+            raise RuntimeError("again")
+        return own_id()
+
+    assert not left_by(client, work())
+
+
 def _touched(client: SyncLangGraphClient, tags: dict[str, Any]) -> Any:
     return client.threads.search(metadata=tags)[0]["updated_at"]
 

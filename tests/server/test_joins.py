@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
+from prefect import flow
 
 from prefect_langgraph import (
     FanOutError,
@@ -22,6 +23,8 @@ from prefect_langgraph import (
     start_run,
     start_runs,
 )
+from proxy import Answer, Proxy
+from server.many import SEARCH
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -122,3 +125,19 @@ def test_unknown_policy_is_refused_before_any_request(
     with pytest.raises(InvalidRequestError):
         join_runs([handle], credentials=through_proxy, **wrong)  # type: ignore[arg-type]
     assert not proxy.seen()  # type: ignore[attr-defined]
+
+
+def test_warning_of_the_poller_is_in_no_flow_runs_log(
+    proxy: Proxy, through_proxy: LangGraphCredentials, caplog: pytest.LogCaptureFixture
+) -> None:
+    @flow
+    def waits() -> None:
+        handles = start_runs("worker", [{"sleep": 1}] * 12, credentials=through_proxy)
+        # Whoever asks first is not whom it concerns: the poller asks for everybody.
+        proxy.on("POST", SEARCH, Answer(503), times=2)
+        join_runs(handles)
+
+    waits()
+    warned = [record for record in caplog.records if "trying again" in record.message]
+    assert warned
+    assert not [record.name for record in warned if "_runs" in record.name]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -293,6 +293,29 @@ def test_running_flow_run_without_a_sign_of_life_is_released(
     assert entry_of(report, alive).action == "keep"
     assert "gave no sign of life" in entry_of(report, dead).reason
     assert not left_by(client, dead)
+
+
+@pytest.mark.parametrize("again", [Running(), Cancelling()], ids=lambda state: state.name)
+def test_sign_of_life_from_before_a_suspension_says_nothing(
+    client: SyncLangGraphClient, leave: Leave, again: State[Any]
+) -> None:
+    flow_run_id = leave(Running())
+    with get_client(sync_client=True) as prefect:
+        after = (Suspended(timeout_seconds=60), Running(), again)
+        # A state that is forced counts as an attempt; a resumed flow run's does not.
+        forced = sum(state.is_running() for state in after)
+        attempt = prefect.read_flow_run(UUID(flow_run_id)).run_count + forced
+        lease = {"prefect_lease_attempt": attempt, "prefect_lease_seconds": 0.001}
+        old = client.threads.create(metadata={**tags_of(flow_run_id), **lease})["thread_id"]
+        for state in after:
+            prefect.set_flow_run_state(UUID(flow_run_id), state, force=True)
+        assert prefect.read_flow_run(UUID(flow_run_id)).run_count == attempt
+    entry = entry_of(sweep(BLOCK, grace_seconds=0), flow_run_id)
+    assert (entry.action, entry.reason) == ("keep", f"is {again.name}")
+    # The new process has shown that it lives, and then no more.
+    client.threads.update(old, metadata=lease)
+    assert "gave no sign of life" in entry_of(sweep(BLOCK, grace_seconds=0), flow_run_id).reason
+    assert not left_by(client, flow_run_id)
 
 
 def test_nothing_is_released_when_prefect_cannot_be_asked(
