@@ -134,7 +134,7 @@ class FanOut:
             on_timeout: What becomes of runs that had not ended at the deadline.
         """
         try:
-            await self._guarded(self._feed_and_wait())
+            await self._guarded(self._feed_and_wait(), on_timeout=on_timeout)
         finally:
             await self._stop_waiting()
         for item in self._open:
@@ -242,8 +242,13 @@ class FanOut:
 
     # -- letting go ------------------------------------------------------------------------------
 
-    async def _guarded(self, work: Any) -> None:
-        """Do the work; when the caller is cancelled, or it fails, cancel every run it started."""
+    async def _guarded(self, work: Any, *, on_timeout: OnTimeout = "cancel") -> None:
+        """Do the work; when the caller is cancelled, or it fails, cancel every run it started.
+
+        Args:
+            work: A coroutine.
+            on_timeout: "leave" leaves the runs when the work fails.
+        """
         task = asyncio.create_task(work)
         try:
             await asyncio.shield(task)
@@ -257,20 +262,25 @@ class FanOut:
             # The runs are the successor's, but for those that it has started as well.
             await self.cancel(taken.late)
             raise
+        except LangGraphError as error:
+            handles = self._not_ended()
+            contexts = {join.place_of(handle): self._context for handle in handles}
+            raise await join.ended_by(error, contexts, handles, on_timeout) from error.__cause__
         except Exception:
             await self._context.deployment.clean_up(
                 self._let_go(), more_seconds=join.time_to_cancel(len(self.items)).remaining() or 0.0
             )
             raise
 
+    def _not_ended(self) -> list[RunHandle]:
+        return [
+            item.handle
+            for item in self.items
+            if item.handle is not None and self._found[item.index] is None
+        ]
+
     async def _let_go(self) -> None:
-        await self.cancel(
-            [
-                item.handle
-                for item in self.items
-                if item.handle is not None and self._found[item.index] is None
-            ]
-        )
+        await self.cancel(self._not_ended())
 
     async def cancel(self, handles: Sequence[RunHandle]) -> None:
         """Cancel runs on the way out: the log says what could not be confirmed, nothing is raised."""

@@ -54,7 +54,10 @@ async def join_many(
     """Wait for runs and return what became of each, by the policy `on_failure`."""
     if not handles:
         return FanOutResult()
-    found = await _wait_all(contexts, handles, on_failure, deadline, on_result)
+    try:
+        found = await _wait_all(contexts, handles, on_failure, deadline, on_result)
+    except LangGraphError as error:
+        raise await ended_by(error, contexts, handles, on_timeout) from error.__cause__
     return await conclude(
         contexts,
         handles,
@@ -65,6 +68,22 @@ async def join_many(
         stopped_early=on_failure == "fail_fast"
         and any(item is not None and item.status is not RunStatus.SUCCESS for item in found),
     )
+
+
+async def ended_by(
+    error: LangGraphError, contexts: Contexts, handles: Sequence[RunHandle], on_timeout: OnTimeout
+) -> LangGraphError:
+    """The error that ended the waiting for runs, which are cancelled or left, and says so."""
+    if not handles:
+        return error
+    if on_timeout == "leave":
+        return error.with_more("The runs that have not ended go on; join them again.")
+    try:
+        deadline = time_to_cancel(len(handles))
+        await release_many(contexts, await cancel_many(contexts, handles, deadline=deadline))
+    except LangGraphError as unsure:
+        return error.with_more(str(unsure))
+    return error.with_more("The runs that had not ended were cancelled.")
 
 
 async def conclude(

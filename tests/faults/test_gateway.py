@@ -282,6 +282,31 @@ def test_key_that_stays_refused_ends_the_wait_and_the_run_does_as_on_timeout_say
     impatient.settle()
 
 
+@pytest.mark.parametrize(("on_timeout", "goes_on"), [("cancel", False), ("leave", True)])
+def test_key_that_stays_refused_ends_a_join_and_its_runs_do_as_on_timeout_says(
+    impatient: Books, on_timeout: Any, goes_on: bool
+) -> None:
+    refusal = Answer(401, {"detail": "no"})
+
+    @flow
+    def calls() -> Any:
+        given = [{"tag": tag, "gate": True} for tag in "ab"]
+        handles = start_runs("counted", given, credentials=impatient.block)
+        impatient.wait_for_execution("b")
+        impatient.proxy.on("GET", r"/runs", refusal, times=None)
+        impatient.proxy.on("POST", r"/threads/search$", refusal, times=None)
+        return join_runs(handles, on_timeout=on_timeout)
+
+    with pytest.raises(AuthenticationError) as caught:
+        calls()
+    cancelled = len(impatient.proxy.done("POST", CANCEL))
+    impatient.proxy.clear()
+    assert cancelled == (0 if goes_on else 2)
+    assert ("go on" in str(caught.value)) is goes_on
+    impatient.open_gate()
+    impatient.settle()
+
+
 def test_key_that_is_wrong_from_the_start_is_refused_at_once(books: Books, guard: Guard) -> None:
     save_key(books, "wrong-key", patience_seconds=600)
     with pytest.raises(AuthenticationError):
