@@ -16,7 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from one_answer import OneAnswer, run_one_answer
-from prefect_langgraph import LangGraphCredentials
+from prefect_langgraph import DeploymentError, LangGraphCredentials, search_crons
 from prefect_langgraph.cli import main
 from prefect_langgraph.testing import LangGraphServer
 
@@ -126,26 +126,21 @@ def test_prefect_that_is_away_is_one_line_of_a_process_too(specs: Path) -> None:
     assert ended.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize(
-    ("command", "odd"),
-    [
-        *(("list", odd) for odd in ODD if odd not in ("list", "date", "date without a zone")),
-        ("plan", "mapping"),
-        ("apply", "mapping"),
-    ],
-)
-@pytest.mark.usefixtures("prefect_server")
-def test_deployment_that_answers_nonsense_is_one_line_and_status_2(
-    command: str, odd: str, specs: Path, call: Call
+@pytest.mark.parametrize("command", ["list", "plan", "apply"])
+def test_deployment_that_refuses_is_one_line_and_status_2(
+    command: str, specs: Path, call: Call
 ) -> None:
-    block = f"astray-{command}-{odd.replace(' ', '-')}"
-    with run_one_answer(ODD[odd]) as url:
-        credentials = LangGraphCredentials(url=url, patience_seconds=0.5)
-        credentials.save(block, overwrite=True)  # type: ignore[unused-coroutine]
-        status, out, err = call(*words_of(command, specs), "--credentials", block)
+    with run_one_answer(ODD["refusal"]) as url:
+        status, out, err = call(*words_of(command, specs), "--url", url)
     assert (status, out) == (2, "")
     assert is_one_line(err), err
     assert url in err
+
+
+@pytest.mark.parametrize("odd", [odd for odd in ODD if odd != "list"])
+def test_nonsense_is_never_taken_for_a_deployment_without_crons(odd: str) -> None:
+    with run_one_answer(ODD[odd]) as url, pytest.raises(DeploymentError, match=url):
+        search_crons.fn(credentials=LangGraphCredentials(url=url, patience_seconds=0.5))
 
 
 @pytest.mark.usefixtures("prefect_server")
