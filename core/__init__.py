@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from prefect_langgraph.flows.sweep import asweep, sweep
     from prefect_langgraph.headers import HeaderPolicy
     from prefect_langgraph.models import RunHandle, RunItem, RunStatus, StreamPart
-    from prefect_langgraph.results import FanOutResult, RunFailure, RunResult, Usage
+    from prefect_langgraph.results import FanOutResult, FanOutUsage, RunFailure, RunResult, Usage
     from prefect_langgraph.schedules import next_fires
     from prefect_langgraph.tasks.background import (
         acancel_run,
@@ -135,7 +135,7 @@ _HOMES = {
     "flows.sweep": ("asweep", "sweep"),
     "headers": ("HeaderPolicy",),
     "models": ("RunHandle", "RunItem", "RunStatus", "StreamPart"),
-    "results": ("FanOutResult", "RunFailure", "RunResult", "Usage"),
+    "results": ("FanOutResult", "FanOutUsage", "RunFailure", "RunResult", "Usage"),
     "schedules": ("next_fires",),
     "cleanup.models": ("SweepEntry", "SweepReport"),
     "tasks.background": (
@@ -198,6 +198,7 @@ __all__ = [
     "DeploymentError",
     "FanOutError",
     "FanOutResult",
+    "FanOutUsage",
     "HeaderPolicy",
     "HeaderPolicyError",
     "InvalidRequestError",

@@ -26,18 +26,46 @@ _REASONS, _ALIKE, _REASON_CHARACTERS = 3, 3, 120
 
 
 class Usage(Model):
-    """Tokens that the AI messages of a result report, added up."""
+    """Tokens that the AI messages of a run report, added up.
+
+    A lower bound: of calls whose message is in the state that the run left. Calls whose message a graph
+    does not keep, and attempts that were retried, report nothing.
+
+    Attributes:
+        input_tokens: Given to models.
+        output_tokens: Said by models.
+        total_tokens: Both, as the messages say.
+        cached_tokens: Those of `input_tokens` that were read from a cache.
+        by_model: The same for each model that messages name.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
+    cached_tokens: int = 0
+    by_model: dict[str, Usage] = Field(default_factory=dict)
 
     def __add__(self, other: Usage) -> Usage:
+        by_model = dict(self.by_model)
+        for name, usage in other.by_model.items():
+            by_model[name] = by_model[name] + usage if name in by_model else usage
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             total_tokens=self.total_tokens + other.total_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            by_model=by_model,
         )
+
+
+class FanOutUsage(Usage):
+    """Tokens of many runs.
+
+    Attributes:
+        unreported: How many runs report none.
+    """
+
+    unreported: int = 0
 
 
 class RunFailure(Model):
@@ -56,12 +84,14 @@ class RunResult(Model):
     Attributes:
         handle: The run.
         status: How it stands. `values` are final only when it is `success`.
-        values: The run's own state, None while it is on its way or when there is none.
+        values: The graph's output, as the SDK's `runs.wait` returns it; None while the run is on its
+            way or when there is none. Of a run that did not succeed, what is there of the output.
         error: Why it did not succeed, None when it did or is still on its way.
         interrupts: `id` and `value` of each interrupt; empty at a static breakpoint.
         created_at: When the server took the run.
         ended_at: When it ended by the server's clock, or None.
-        usage: Tokens, when messages carry them.
+        usage: Tokens that this run's messages report, and not those of runs before it on the thread;
+            None when none does.
     """
 
     handle: RunHandle
@@ -135,6 +165,15 @@ class FanOutResult(Model, Sequence[RunResult]):
         return [result for result in self.results if result.status is not RunStatus.SUCCESS]
 
     @property
+    def usage(self) -> FanOutUsage:
+        """The tokens of all runs, added up, and how many runs report none."""
+        reported = [result.usage for result in self.results if result.usage is not None]
+        total = sum(reported, Usage())
+        started = sum(bool(result.handle.run_id) for result in self.results)
+        fields = {name: getattr(total, name) for name in Usage.model_fields}
+        return FanOutUsage(**fields, unreported=started - len(reported))
+
+    @property
     def counts(self) -> dict[RunStatus, int]:
         """How many runs have each status. A status that no run has is absent."""
         return dict(Counter(result.status for result in self.results))
@@ -163,8 +202,11 @@ def error_of(result: RunResult) -> RunError | None:
     where = f"Run {handle.run_id} of {handle.assistant_id} on thread {handle.thread_id}"
     if status is RunStatus.ERROR:
         failure = result.error or RunFailure(error="Error")
+        advice = "The graph raised this; a retry starts a fresh run."
+        if failure.error == "UnknownInterruptError":
+            advice = "The question was answered before, or never asked: see get_thread_state."
         return RunFailedError(
-            f"{where} failed: {failure}. The graph raised this; a retry starts a fresh run.",
+            f"{where} failed: {failure}. {advice}",
             handle=handle,
             status=status,
             values=values,
@@ -188,9 +230,11 @@ def error_of(result: RunResult) -> RunError | None:
         )
     if status is RunStatus.INTERRUPTED:
         count = len(result.interrupts)
+        nothing = result.error is not None
+        did = f"{where} did nothing: its thread is at " if nothing else f"{where} stopped at "
         at = f"{count} interrupt{'s' if count > 1 else ''}" if count else "a static breakpoint"
         return RunInterruptedError(
-            f"{where} stopped at {at} and waits for a person. {_how_to_answer(result.interrupts)}",
+            f"{did}{at} and waits for a person. {_how_to_answer(result.interrupts)}",
             handle=handle,
             status=status,
             values=values,

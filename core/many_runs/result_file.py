@@ -1,10 +1,10 @@
 """Inputs and results of a fan-out as JSON Lines, on any file system that fsspec knows.
 
 A line of results is `{"index", "fingerprint", "status", "values", "error", "run_id", "thread_id",
-"seconds", "created_at", "ended_at"}`; the fingerprint is a digest of the input, which itself is not
-written. On a local disk lines are added as runs end, so a file that a crash cut short still says what
-succeeded; elsewhere, and in the end everywhere, the file is written whole: in the order of the inputs,
-and then what it held of others.
+"seconds", "created_at", "ended_at", "usage"}`; the fingerprint is a digest of the input, which itself
+is not written. On a local disk lines are added as runs end, so a file that a crash cut short still
+says what succeeded; elsewhere, and in the end everywhere, the file is written whole: in the order of
+the inputs, and then what it held of others.
 
 Invariants:
 - A file that is not of a fan-out is never written to.
@@ -31,8 +31,8 @@ from prefect_langgraph.canonical import digest
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunFailure, RunResult
-from prefect_langgraph.runs.outcomes import usage_of
 from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.runs.usage import usage_of
 
 _LINE = b'{"index":'
 _SPOOL_BYTES = 8_000_000
@@ -181,7 +181,8 @@ class ResultFile:
             values=row["values"],
             created_at=row.get("created_at"),
             ended_at=row.get("ended_at"),
-            usage=usage_of(row["values"]),
+            # A file of an earlier version has only what the values tell.
+            usage=row["usage"] if "usage" in row else usage_of(row["values"]),
         )
 
     def add(self, index: int, result: RunResult) -> None:
@@ -279,5 +280,6 @@ class ResultFile:
             "seconds": result.seconds,
             "created_at": result.created_at,
             "ended_at": result.ended_at,
+            "usage": result.usage.model_dump() if result.usage is not None else None,
         }
         return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)

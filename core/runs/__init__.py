@@ -8,5 +8,7 @@
 | `poller`     | all waits of a process on a deployment |
 | `lookup`     | questions about runs and threads |
 | `outcomes`   | what the server said, as a result or an error |
+| `usage`      | tokens that one run added |
+| `output`     | from what a run left to what it returned |
 | `operations` | what the tasks and blocks do with one run |
 """

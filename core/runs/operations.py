@@ -27,6 +27,7 @@ from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import NO_ANSWER, thread_id_of
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
+from prefect_langgraph.runs.output import Outputs
 from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.runs.start import Starter
@@ -155,6 +156,8 @@ async def watch(
         on_status=None if quiet else log_status,
         on_trouble=None if quiet else log_trouble,
     )
+    if result is not None:
+        result = await context.deployment.part(Outputs).finished(result, deadline)
     if result is not None and not quiet:
         took = f" after {result.seconds:.1f} s" if result.seconds is not None else ""
         level = logger.info if result.status is RunStatus.SUCCESS else logger.warning
@@ -297,14 +300,15 @@ async def cancel(
         )
         deadline.mark(unsure)
         raise unsure
-    return result
+    return await deployment.part(Outputs).finished(result, deadline)
 
 
 async def get(context: Context, handle: RunHandle, *, deadline: Deadline) -> RunResult:
     """How a run stands now."""
     if (known := context.deployment.part(ReleasedResults).get(handle)) is not None:
         return known
-    return await context.deployment.part(Waiter).look(handle, deadline=deadline)
+    result = await context.deployment.part(Waiter).look(handle, deadline=deadline)
+    return await context.deployment.part(Outputs).finished(result, deadline)
 
 
 async def release(

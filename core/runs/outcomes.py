@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from prefect_langgraph.models import RunHandle, RunStatus
-from prefect_langgraph.results import RunFailure, RunResult, Usage
+from prefect_langgraph.results import RunFailure, RunResult
+from prefect_langgraph.runs.usage import usage_of
 from prefect_langgraph.transport.http_errors import without_quoted_inputs
 
 Raw = Mapping[str, Any]
@@ -120,27 +121,6 @@ def lost(handle: RunHandle) -> RunResult:
 def rolled_back(handle: RunHandle, created_at: datetime | None = None) -> RunResult:
     """The outcome of a run that was seen alive and is gone while its thread remains."""
     return RunResult(handle=handle, status=RunStatus.CANCELLED, created_at=created_at)
-
-
-def usage_of(values: Any) -> Usage | None:
-    """Tokens that the AI messages of a state report, added up; None when none does."""
-    if not isinstance(values, Mapping):
-        return None
-    total: Usage | None = None
-    for key in values:
-        messages = values[key]
-        if not isinstance(messages, list):
-            continue
-        for message in messages:
-            reported = message.get("usage_metadata") if isinstance(message, Mapping) else None
-            if isinstance(reported, Mapping):
-                counts = {name: _count(reported.get(name)) for name in Usage.model_fields}
-                total = (total or Usage()) + Usage(**counts)
-    return total
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _result(

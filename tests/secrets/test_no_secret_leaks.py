@@ -69,7 +69,16 @@ BEACONS = {
 # Those that are only bases of others.
 BASES = {"LangGraphError", "RunError", "DeploymentError"}
 # What is no use of this package: types that others hold.
-PARTS = {"__version__", "RunStatus", "RunFailure", "RunItem", "SweepEntry", "Usage", "CronSpec"}
+PARTS = {
+    "__version__",
+    "RunStatus",
+    "RunFailure",
+    "RunItem",
+    "SweepEntry",
+    "Usage",
+    "FanOutUsage",
+    "CronSpec",
+}
 # What asks a deployment nothing.
 ALONE = {"HeaderPolicy", "LangGraphCredentials", "next_fires"}
 # Failures that are only told of in the log.

@@ -21,6 +21,7 @@ MODELS = {
     "CronPlan",
     "CronSpec",
     "FanOutResult",
+    "FanOutUsage",
     "HeaderPolicy",
     "RunFailure",
     "RunHandle",

@@ -20,8 +20,8 @@ from prefect_langgraph.runs.outcomes import (
     from_thread,
     lost,
     rolled_back,
-    usage_of,
 )
+from prefect_langgraph.runs.usage import usage_of
 
 HANDLE = RunHandle(run_id="1f0c", thread_id="9b2e", assistant_id="agent", url="http://localhost:2024")
 VALUES = {"result": "partial"}
