@@ -19,6 +19,16 @@ class HouseStyle(griffe.Extension):
         if obj.docstring is not None:
             obj.docstring.value = obj.docstring.value.replace("\nExample:\n", "\nExamples:\n")
 
+    def on_module_members(self, *, mod: griffe.Module, **kwargs: Any) -> None:
+        # `run_stateless, arun_stateless = faces(_run_stateless, ...)`: both have the signature and
+        # the synchronous one has the docstring of the operation.
+        for name, operation in list(mod.functions.items()):
+            task = name.removeprefix("_")
+            if f"\n{task}, a{task} = " in mod.source:
+                operation.name = task
+                mod.set_member(task, operation)
+                mod.set_member(f"a{task}", griffe.Attribute(f"a{task}"))
+
     def on_attribute(self, *, attr: griffe.Attribute, **kwargs: Any) -> None:
         field = attr.value
         if not isinstance(field, griffe.ExprCall) or attr.docstring is not None:

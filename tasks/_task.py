@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from prefect_langgraph.runs.call import Context, Undo, context_of, undone_if_int
 from prefect_langgraph.runs.request import RunRequest, check_request
 from prefect_langgraph.tasks._generators import AsyncSteps, SyncSteps
 from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.generators import AsyncFeed, SyncFeed
 from prefect_langgraph.transport.loop import io_loop
 
 P = ParamSpec("P")
@@ -165,6 +167,67 @@ def langgraph_task(name: str, *, run_name: RunName) -> Callable[[Callable[P, R]]
         )
 
     return decorate
+
+
+def faces(
+    operation: Callable[P, Coroutine[Any, Any, R]], *, run_name: RunName
+) -> tuple[LangGraphTask[P, R], LangGraphTask[P, Coroutine[Any, Any, R]]]:
+    """The synchronous and the asynchronous task of an operation, which is named `_name`.
+
+    Both run it on the shared loop and have its signature. The synchronous one has its docstring.
+    """
+    name = operation.__name__.removeprefix("_")
+
+    @wraps(operation)
+    def face(*args: P.args, **kwargs: P.kwargs) -> R:
+        return io_loop().run(operation, *args, **kwargs)
+
+    @wraps(operation)
+    async def aface(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await io_loop().arun(operation, *args, **kwargs)
+
+    _name(face, name, operation.__doc__)
+    _name(aface, f"a{name}", _twin_docstring(name, operation.__doc__))
+    decorate = langgraph_task(name, run_name=run_name)
+    adecorate = langgraph_task(name, run_name=run_name)
+    return decorate(face), adecorate(aface)
+
+
+def stream_faces(
+    operation: Callable[P, AsyncGenerator[R, None]], *, run_name: RunName
+) -> tuple[
+    LangGraphTask[P, Generator[R, None, None]],
+    LangGraphTask[P, AsyncGenerator[R, None]],
+]:
+    """The two generator tasks of an operation that gives one item after another: see `faces`."""
+    name = operation.__name__.removeprefix("_")
+
+    @wraps(operation)
+    def face(*args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
+        with SyncFeed(operation, *args, **kwargs) as items:
+            yield from items
+
+    @wraps(operation)
+    async def aface(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, None]:
+        async with AsyncFeed(operation, *args, **kwargs) as items:
+            async for item in items:
+                yield item
+
+    _name(face, name, operation.__doc__)
+    _name(aface, f"a{name}", _twin_docstring(name, operation.__doc__))
+    decorate = langgraph_task(name, run_name=run_name)
+    adecorate = langgraph_task(name, run_name=run_name)
+    return decorate(face), adecorate(aface)
+
+
+def _name(face: Callable[..., Any], name: str, docstring: str | None) -> None:
+    face.__name__ = face.__qualname__ = name
+    face.__doc__ = docstring
+
+
+def _twin_docstring(name: str, docstring: str | None) -> str:
+    summary = (docstring or "").partition("\n")[0].rstrip(".")
+    return f"{summary}: the asynchronous twin of `{name}`, with its arguments."
 
 
 def named_by_handle(verb: str) -> Callable[..., str]:

@@ -30,12 +30,11 @@ from prefect_langgraph.tasks._task import (
     call_deadline,
     context_for,
     context_for_handle,
-    langgraph_task,
+    faces,
     named_by_handle,
     request_of,
 )
 from prefect_langgraph.transport.deadline import Deadline
-from prefect_langgraph.transport.loop import io_loop
 
 
 async def _start(
@@ -70,47 +69,7 @@ async def _start(
     return handle
 
 
-async def _get(handle: RunHandle, *, credentials: Credentials) -> RunResult:
-    context = await context_for_handle(handle, credentials)
-    patience = context.deployment.connection.patience_seconds
-    return await operations.get(context, handle, deadline=Deadline.after(patience))
-
-
-async def _join(
-    handle: RunHandle,
-    *,
-    credentials: Credentials,
-    max_wait_seconds: float | None,
-    on_timeout: OnTimeout,
-) -> Any:
-    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = call_deadline(max_wait_seconds)
-    context = await context_for_handle(handle, credentials)
-    result = await operations.wait(
-        context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=False
-    )
-    await operations.release(context, [result])
-    return result.raise_for_failure().values
-
-
-async def _cancel(
-    handle: RunHandle,
-    *,
-    credentials: Credentials,
-    action: CancelAction,
-    max_wait_seconds: float | None,
-) -> RunResult:
-    check_choice("action", action, ("interrupt", "rollback"))
-    deadline = call_deadline(max_wait_seconds)
-    context = await context_for_handle(handle, credentials)
-    result = await operations.cancel(context.deployment, handle, deadline=deadline, action=action)
-    context.logger.info("Cancelled %s: %s", handle, result.status)
-    await operations.release(context, [result])
-    return result
-
-
-@langgraph_task("start_run", run_name="start {assistant_id}")
-def start_run(
+async def _start_run(
     assistant_id: str | UUID,
     input: Any = None,
     *,
@@ -188,46 +147,41 @@ def start_run(
         >>> handle = start_run("answer", {"question": "What is 6 x 7?"})
         >>> values = join_run(handle)
     """
-    return io_loop().run(_start, **locals())
+    return await _start(
+        assistant_id,
+        input,
+        thread_id=thread_id,
+        webhook=webhook,
+        command=command,
+        multitask_strategy=multitask_strategy,
+        credentials=credentials,
+        config=config,
+        context=context,
+        metadata=metadata,
+        checkpoint=checkpoint,
+        checkpoint_id=checkpoint_id,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        if_not_exists=if_not_exists,
+        after_seconds=after_seconds,
+        langsmith_tracing=langsmith_tracing,
+        durability=durability,
+        strict_resume=strict_resume,
+        stream_mode=stream_mode,
+        stream_subgraphs=stream_subgraphs,
+        stream_resumable=stream_resumable,
+        headers=headers,
+        max_wait_seconds=max_wait_seconds,
+        idempotency_key=idempotency_key,
+        once=once,
+        detached=detached,
+    )
 
 
-@langgraph_task("start_run", run_name="start {assistant_id}")
-async def astart_run(
-    assistant_id: str | UUID,
-    input: Any = None,
-    *,
-    thread_id: str | UUID | None = None,
-    webhook: str | None = None,
-    command: Command | None = None,
-    multitask_strategy: MultitaskStrategy | None = None,
-    credentials: Credentials = None,
-    config: Config | None = None,
-    context: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    checkpoint: Checkpoint | None = None,
-    checkpoint_id: str | None = None,
-    interrupt_before: All | Sequence[str] | None = None,
-    interrupt_after: All | Sequence[str] | None = None,
-    if_not_exists: IfNotExists | None = None,
-    after_seconds: int | None = None,
-    langsmith_tracing: LangSmithTracing | None = None,
-    durability: Durability | None = None,
-    strict_resume: bool | None = None,
-    stream_mode: StreamMode | Sequence[StreamMode] | None = None,
-    stream_subgraphs: bool | None = None,
-    stream_resumable: bool | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    max_wait_seconds: float | None = None,
-    idempotency_key: str | None = None,
-    once: bool = True,
-    detached: bool = False,
-) -> RunHandle:
-    """Start a run in the background: the asynchronous twin of `start_run`."""
-    return await io_loop().arun(_start, **locals())
+start_run, astart_run = faces(_start_run, run_name="start {assistant_id}")
 
 
-@langgraph_task("get_run", run_name=named_by_handle("look at"))
-def get_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
+async def _get_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
     """Look how a run stands, without waiting for it.
 
     Changes nothing on the server; safe to repeat. `aget_run` is the asynchronous twin.
@@ -247,17 +201,15 @@ def get_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
         >>> from prefect_langgraph import get_run, start_run
         >>> status = get_run(start_run("answer", {"question": "?"})).status
     """
-    return io_loop().run(_get, **locals())
+    context = await context_for_handle(handle, credentials)
+    patience = context.deployment.connection.patience_seconds
+    return await operations.get(context, handle, deadline=Deadline.after(patience))
 
 
-@langgraph_task("get_run", run_name=named_by_handle("look at"))
-async def aget_run(handle: RunHandle, *, credentials: Credentials = None) -> RunResult:
-    """Look how a run stands: the asynchronous twin of `get_run`."""
-    return await io_loop().arun(_get, **locals())
+get_run, aget_run = faces(_get_run, run_name=named_by_handle("look at"))
 
 
-@langgraph_task("join_run", run_name=named_by_handle("join"))
-def join_run(
+async def _join_run(
     handle: RunHandle,
     *,
     credentials: Credentials = None,
@@ -289,23 +241,21 @@ def join_run(
         >>> from prefect_langgraph import join_run, start_run
         >>> values = join_run(start_run("answer", {"question": "?"}), max_wait_seconds=60)
     """
-    return io_loop().run(_join, **locals())
+    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
+    deadline = call_deadline(max_wait_seconds)
+    context = await context_for_handle(handle, credentials)
+    result = await operations.wait(
+        context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=False
+    )
+    await operations.release(context, [result])
+    values: dict[str, Any] = result.raise_for_failure().values
+    return values
 
 
-@langgraph_task("join_run", run_name=named_by_handle("join"))
-async def ajoin_run(
-    handle: RunHandle,
-    *,
-    credentials: Credentials = None,
-    max_wait_seconds: float | None = None,
-    on_timeout: OnTimeout = "leave",
-) -> dict[str, Any]:
-    """Wait for a run's end: the asynchronous twin of `join_run`."""
-    return await io_loop().arun(_join, **locals())
+join_run, ajoin_run = faces(_join_run, run_name=named_by_handle("join"))
 
 
-@langgraph_task("cancel_run", run_name=named_by_handle("cancel"))
-def cancel_run(
+async def _cancel_run(
     handle: RunHandle,
     *,
     credentials: Credentials = None,
@@ -333,16 +283,13 @@ def cancel_run(
         >>> from prefect_langgraph import cancel_run, start_run
         >>> result = cancel_run(start_run("worker", {"sleep": 60}))
     """
-    return io_loop().run(_cancel, **locals())
+    check_choice("action", action, ("interrupt", "rollback"))
+    deadline = call_deadline(max_wait_seconds)
+    context = await context_for_handle(handle, credentials)
+    result = await operations.cancel(context.deployment, handle, deadline=deadline, action=action)
+    context.logger.info("Cancelled %s: %s", handle, result.status)
+    await operations.release(context, [result])
+    return result
 
 
-@langgraph_task("cancel_run", run_name=named_by_handle("cancel"))
-async def acancel_run(
-    handle: RunHandle,
-    *,
-    credentials: Credentials = None,
-    action: CancelAction = "interrupt",
-    max_wait_seconds: float | None = 60.0,
-) -> RunResult:
-    """Stop a run: the asynchronous twin of `cancel_run`."""
-    return await io_loop().arun(_cancel, **locals())
+cancel_run, acancel_run = faces(_cancel_run, run_name=named_by_handle("cancel"))

@@ -20,8 +20,7 @@ from prefect_langgraph.errors import DeploymentError, InvalidRequestError
 from prefect_langgraph.headers import validate_headers
 from prefect_langgraph.runs.call import Context, context_of, undo_if_interrupted
 from prefect_langgraph.schedules import ScheduleLike
-from prefect_langgraph.tasks._task import context_for, langgraph_task
-from prefect_langgraph.transport.loop import io_loop
+from prefect_langgraph.tasks._task import context_for, faces
 
 
 async def _create(
@@ -47,8 +46,7 @@ async def _create(
     return cron
 
 
-@langgraph_task("create_cron", run_name="create cron of {assistant_id}")
-def create_cron(
+async def _create_cron(
     assistant_id: str | UUID,
     schedule: ScheduleLike,
     input: Any = None,
@@ -135,41 +133,37 @@ def create_cron(
         >>> cron = create_cron("answer", weekdays, {"question": "What is new?"})
         >>> delete_cron(cron)
     """
-    return io_loop().run(_create, **locals())
+    return await _create(
+        assistant_id,
+        schedule,
+        input=input,
+        thread_id=thread_id,
+        timezone=timezone,
+        allow_seconds=allow_seconds,
+        end_time=end_time,
+        lease=lease,
+        enabled=enabled,
+        on_run_completed=on_run_completed,
+        multitask_strategy=multitask_strategy,
+        credentials=credentials,
+        config=config,
+        context=context,
+        metadata=metadata,
+        webhook=webhook,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        stream_mode=stream_mode,
+        stream_subgraphs=stream_subgraphs,
+        stream_resumable=stream_resumable,
+        durability=durability,
+        headers=headers,
+        idempotency_key=idempotency_key,
+        once=once,
+        detached=detached,
+    )
 
 
-@langgraph_task("create_cron", run_name="create cron of {assistant_id}")
-async def acreate_cron(
-    assistant_id: str | UUID,
-    schedule: ScheduleLike,
-    input: Any = None,
-    *,
-    thread_id: str | UUID | None = None,
-    timezone: str | None = None,
-    allow_seconds: bool = False,
-    end_time: datetime | None = None,
-    lease: timedelta | None = None,
-    enabled: bool = True,
-    on_run_completed: OnRunCompleted = "delete",
-    multitask_strategy: MultitaskStrategy = "reject",
-    credentials: Credentials = None,
-    config: Config | None = None,
-    context: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    webhook: str | None = None,
-    interrupt_before: All | Sequence[str] | None = None,
-    interrupt_after: All | Sequence[str] | None = None,
-    stream_mode: StreamMode | Sequence[StreamMode] | None = None,
-    stream_subgraphs: bool | None = None,
-    stream_resumable: bool | None = None,
-    durability: Durability | None = None,
-    headers: Mapping[str, str] | None = None,
-    idempotency_key: str | None = None,
-    once: bool = True,
-    detached: bool = False,
-) -> CronHandle:
-    """Create a cron: the asynchronous twin of `create_cron`."""
-    return await io_loop().arun(_create, **locals())
+create_cron, acreate_cron = faces(_create_cron, run_name="create cron of {assistant_id}")
 
 
 async def _update(
@@ -207,20 +201,6 @@ async def _update(
         metadata=metadata,
         given=given,
     )
-
-
-async def _delete(
-    cron: CronHandle | str,
-    *,
-    headers: Mapping[str, str] | None,
-    credentials: Credentials,
-) -> None:
-    plain = validate_headers(headers) or None
-    if not isinstance(cron, CronHandle):
-        check_cron_ids([cron])
-    context = await _context_for_cron(cron, credentials)
-    deleted = await operations.delete(context, cron, headers=plain)
-    context.logger.info("%s cron %s", "Deleted" if deleted else "Gone already:", operations.id_of(cron))
 
 
 async def drop_crons(cron_ids: Sequence[str], *, credentials: Credentials) -> list[str]:
@@ -295,8 +275,7 @@ def _called(cron: Any) -> str:
     return f"cron {cron}"
 
 
-@langgraph_task("update_cron", run_name=_update_name)
-def update_cron(
+async def _update_cron(
     cron: CronHandle | str,
     *,
     schedule: ScheduleLike | None = None,
@@ -363,39 +342,34 @@ def update_cron(
         True
         >>> delete_cron(cron)
     """
-    return io_loop().run(_update, **locals())
+    return await _update(
+        cron,
+        schedule=schedule,
+        timezone=timezone,
+        allow_seconds=allow_seconds,
+        enabled=enabled,
+        end_time=end_time,
+        input=input,
+        config=config,
+        context=context,
+        metadata=metadata,
+        on_run_completed=on_run_completed,
+        webhook=webhook,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        stream_mode=stream_mode,
+        stream_subgraphs=stream_subgraphs,
+        stream_resumable=stream_resumable,
+        durability=durability,
+        headers=headers,
+        credentials=credentials,
+    )
 
 
-@langgraph_task("update_cron", run_name=_update_name)
-async def aupdate_cron(
-    cron: CronHandle | str,
-    *,
-    schedule: ScheduleLike | None = None,
-    timezone: str | None = None,
-    allow_seconds: bool = False,
-    enabled: bool | None = None,
-    end_time: datetime | Literal["unchanged"] | None = "unchanged",
-    input: Any = None,
-    config: Config | None = None,
-    context: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    on_run_completed: OnRunCompleted | None = None,
-    webhook: str | None = None,
-    interrupt_before: All | Sequence[str] | None = None,
-    interrupt_after: All | Sequence[str] | None = None,
-    stream_mode: StreamMode | Sequence[StreamMode] | None = None,
-    stream_subgraphs: bool | None = None,
-    stream_resumable: bool | None = None,
-    durability: Durability | None = None,
-    headers: Mapping[str, str] | None = None,
-    credentials: Credentials = None,
-) -> CronHandle:
-    """Change a cron: the asynchronous twin of `update_cron`."""
-    return await io_loop().arun(_update, **locals())
+update_cron, aupdate_cron = faces(_update_cron, run_name=_update_name)
 
 
-@langgraph_task("delete_cron", run_name=_delete_name)
-def delete_cron(
+async def _delete_cron(
     cron: CronHandle | str,
     *,
     headers: Mapping[str, str] | None = None,
@@ -420,22 +394,18 @@ def delete_cron(
         >>> delete_cron(cron)
         >>> delete_cron(cron)
     """
-    io_loop().run(_delete, **locals())
+    plain = validate_headers(headers) or None
+    if not isinstance(cron, CronHandle):
+        check_cron_ids([cron])
+    context = await _context_for_cron(cron, credentials)
+    deleted = await operations.delete(context, cron, headers=plain)
+    context.logger.info("%s cron %s", "Deleted" if deleted else "Gone already:", operations.id_of(cron))
 
 
-@langgraph_task("delete_cron", run_name=_delete_name)
-async def adelete_cron(
-    cron: CronHandle | str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    credentials: Credentials = None,
-) -> None:
-    """Delete a cron: the asynchronous twin of `delete_cron`."""
-    await io_loop().arun(_delete, **locals())
+delete_cron, adelete_cron = faces(_delete_cron, run_name=_delete_name)
 
 
-@langgraph_task("search_crons", run_name="search crons")
-def search_crons(
+async def _search_crons(
     *,
     assistant_id: str | UUID | None = None,
     thread_id: str | UUID | None = None,
@@ -471,20 +441,16 @@ def search_crons(
         >>> from prefect_langgraph import search_crons
         >>> paused = search_crons(assistant_id="answer", enabled=False)
     """
-    return io_loop().run(find_crons, **locals())
+    return await find_crons(
+        assistant_id=assistant_id,
+        thread_id=thread_id,
+        enabled=enabled,
+        metadata=metadata,
+        owner=owner,
+        limit=limit,
+        headers=headers,
+        credentials=credentials,
+    )
 
 
-@langgraph_task("search_crons", run_name="search crons")
-async def asearch_crons(
-    *,
-    assistant_id: str | UUID | None = None,
-    thread_id: str | UUID | None = None,
-    enabled: bool | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    owner: str | None = None,
-    limit: int | None = None,
-    headers: Mapping[str, str] | None = None,
-    credentials: Credentials = None,
-) -> list[CronHandle]:
-    """Find crons: the asynchronous twin of `search_crons`."""
-    return await io_loop().arun(find_crons, **locals())
+search_crons, asearch_crons = faces(_search_crons, run_name="search crons")

@@ -26,10 +26,9 @@ from prefect_langgraph.tasks._task import (
     call_deadline,
     context_for,
     context_for_handle,
-    langgraph_task,
+    faces,
     request_of,
 )
-from prefect_langgraph.transport.loop import io_loop
 
 
 # Prefect hands over what came of futures; `prefect.runtime` would still show the futures themselves.
@@ -60,41 +59,6 @@ async def _contexts(handles: Sequence[RunHandle], credentials: Credentials) -> j
         if join.place_of(handle) not in contexts:
             contexts[join.place_of(handle)] = await context_for_handle(handle, credentials)
     return contexts
-
-
-async def _join(
-    handles: Sequence[RunHandle],
-    *,
-    credentials: Credentials,
-    on_failure: OnFailure,
-    max_wait_seconds: float | None,
-    on_timeout: OnTimeout,
-) -> FanOutResult:
-    check_choice("on_failure", on_failure, ("raise", "fail_fast", "collect"))
-    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = call_deadline(max_wait_seconds)
-    return await join.join_many(
-        await _contexts(handles, credentials),
-        list(handles),
-        on_failure=on_failure,
-        deadline=deadline,
-        on_timeout=on_timeout,
-    )
-
-
-async def _cancel(
-    handles: Sequence[RunHandle],
-    *,
-    credentials: Credentials,
-    action: CancelAction,
-    max_wait_seconds: float | None,
-) -> FanOutResult:
-    check_choice("action", action, ("interrupt", "rollback"))
-    deadline = call_deadline(max_wait_seconds)
-    contexts = await _contexts(handles, credentials)
-    results = await join.cancel_many(contexts, list(handles), deadline=deadline, action=action)
-    await join.release_many(contexts, results)
-    return FanOutResult(results=tuple(results))
 
 
 def requests_of(
@@ -165,8 +129,7 @@ async def _start(
     return handles
 
 
-@langgraph_task("start_runs", run_name=_start_name)
-def start_runs(
+async def _start_runs(
     assistant_id: str | UUID | None,
     inputs: Sequence[Any],
     *,
@@ -225,36 +188,31 @@ def start_runs(
         >>> len(join_runs(handles))
         2
     """
-    return io_loop().run(_start, **locals())
+    return await _start(
+        assistant_id,
+        inputs,
+        credentials=credentials,
+        config=config,
+        context=context,
+        metadata=metadata,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        webhook=webhook,
+        after_seconds=after_seconds,
+        durability=durability,
+        headers=headers,
+        max_in_flight=max_in_flight,
+        max_wait_seconds=max_wait_seconds,
+        idempotency_key=idempotency_key,
+        once=once,
+        detached=detached,
+    )
 
 
-@langgraph_task("start_runs", run_name=_start_name)
-async def astart_runs(
-    assistant_id: str | UUID | None,
-    inputs: Sequence[Any],
-    *,
-    credentials: Credentials = None,
-    config: Config | None = None,
-    context: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    interrupt_before: All | Sequence[str] | None = None,
-    interrupt_after: All | Sequence[str] | None = None,
-    webhook: str | None = None,
-    after_seconds: int | None = None,
-    durability: Durability | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    max_in_flight: int | None = None,
-    max_wait_seconds: float | None = None,
-    idempotency_key: str | None = None,
-    once: bool = True,
-    detached: bool = False,
-) -> list[RunHandle]:
-    """Start many runs: the asynchronous twin of `start_runs`."""
-    return await io_loop().arun(_start, **locals())
+start_runs, astart_runs = faces(_start_runs, run_name=_start_name)
 
 
-@langgraph_task("join_runs", run_name=_join_name)
-def join_runs(
+async def _join_runs(
     handles: Sequence[RunHandle],
     *,
     credentials: Credentials = None,
@@ -292,24 +250,22 @@ def join_runs(
         >>> [result.status.value for result in join_runs(handles)]
         ['success', 'success']
     """
-    return io_loop().run(_join, **locals())
+    check_choice("on_failure", on_failure, ("raise", "fail_fast", "collect"))
+    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
+    deadline = call_deadline(max_wait_seconds)
+    return await join.join_many(
+        await _contexts(handles, credentials),
+        list(handles),
+        on_failure=on_failure,
+        deadline=deadline,
+        on_timeout=on_timeout,
+    )
 
 
-@langgraph_task("join_runs", run_name=_join_name)
-async def ajoin_runs(
-    handles: Sequence[RunHandle],
-    *,
-    credentials: Credentials = None,
-    on_failure: OnFailure = "raise",
-    max_wait_seconds: float | None = None,
-    on_timeout: OnTimeout = "leave",
-) -> FanOutResult:
-    """Wait for many runs: the asynchronous twin of `join_runs`."""
-    return await io_loop().arun(_join, **locals())
+join_runs, ajoin_runs = faces(_join_runs, run_name=_join_name)
 
 
-@langgraph_task("cancel_runs", run_name=_cancel_name)
-def cancel_runs(
+async def _cancel_runs(
     handles: Sequence[RunHandle],
     *,
     credentials: Credentials = None,
@@ -336,16 +292,12 @@ def cancel_runs(
         >>> from prefect_langgraph import cancel_runs, start_run
         >>> results = cancel_runs([start_run("worker", {"sleep": 60})])
     """
-    return io_loop().run(_cancel, **locals())
+    check_choice("action", action, ("interrupt", "rollback"))
+    deadline = call_deadline(max_wait_seconds)
+    contexts = await _contexts(handles, credentials)
+    results = await join.cancel_many(contexts, list(handles), deadline=deadline, action=action)
+    await join.release_many(contexts, results)
+    return FanOutResult(results=tuple(results))
 
 
-@langgraph_task("cancel_runs", run_name=_cancel_name)
-async def acancel_runs(
-    handles: Sequence[RunHandle],
-    *,
-    credentials: Credentials = None,
-    action: CancelAction = "interrupt",
-    max_wait_seconds: float | None = 120.0,
-) -> FanOutResult:
-    """Stop many runs: the asynchronous twin of `cancel_runs`."""
-    return await io_loop().arun(_cancel, **locals())
+cancel_runs, acancel_runs = faces(_cancel_runs, run_name=_cancel_name)

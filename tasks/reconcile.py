@@ -11,8 +11,7 @@ from prefect_langgraph.crons.models import CronPlan
 from prefect_langgraph.crons.reconcile import reconcile
 from prefect_langgraph.crons.spec_file import Specs
 from prefect_langgraph.reports.artifacts import publish_table, table_key
-from prefect_langgraph.tasks._task import context_for, langgraph_task
-from prefect_langgraph.transport.loop import io_loop
+from prefect_langgraph.tasks._task import context_for, faces
 
 
 def _run_name(parameters: Mapping[str, Any]) -> str:
@@ -38,23 +37,7 @@ async def reconciled(
     return await reconcile(context, specs, owner=owner, prune=prune, dry_run=dry_run)
 
 
-async def _reconcile(
-    specs: Specs,
-    *,
-    owner: str | None,
-    prune: bool,
-    dry_run: bool,
-    credentials: Credentials,
-) -> CronPlan:
-    plan = await reconciled(specs, owner=owner, prune=prune, dry_run=dry_run, credentials=credentials)
-    said = str(plan)
-    said = said[0].upper() + said[1:]
-    await publish_table(table_key("langgraph-crons", plan.owner), plan.rows(), said)
-    return plan
-
-
-@langgraph_task("reconcile_crons", run_name=_run_name)
-def reconcile_crons(
+async def _reconcile_crons(
     specs: Specs,
     *,
     owner: str | None = None,
@@ -94,17 +77,11 @@ def reconcile_crons(
         >>> [(change.action, change.name) for change in plan.changes]
         [('create', 'digest')]
     """
-    return io_loop().run(_reconcile, **locals())
+    plan = await reconciled(specs, owner=owner, prune=prune, dry_run=dry_run, credentials=credentials)
+    said = str(plan)
+    said = said[0].upper() + said[1:]
+    await publish_table(table_key("langgraph-crons", plan.owner), plan.rows(), said)
+    return plan
 
 
-@langgraph_task("reconcile_crons", run_name=_run_name)
-async def areconcile_crons(
-    specs: Specs,
-    *,
-    owner: str | None = None,
-    prune: bool = True,
-    dry_run: bool = False,
-    credentials: Credentials = None,
-) -> CronPlan:
-    """Make an owner's crons what they should be: the asynchronous twin of `reconcile_crons`."""
-    return await io_loop().arun(_reconcile, **locals())
+reconcile_crons, areconcile_crons = faces(_reconcile_crons, run_name=_run_name)

@@ -23,8 +23,7 @@ from prefect_langgraph.errors import RunInterruptedError
 from prefect_langgraph.headers import HeaderValue
 from prefect_langgraph.runs.call import OnTimeout
 from prefect_langgraph.runs.operations import run_to_end
-from prefect_langgraph.tasks._task import call_deadline, context_for, langgraph_task, request_of
-from prefect_langgraph.transport.loop import io_loop
+from prefect_langgraph.tasks._task import call_deadline, context_for, faces, request_of
 
 
 async def _run(
@@ -41,7 +40,7 @@ async def _run(
     metadata: Mapping[str, Any] | None,
     headers: Mapping[str, HeaderValue] | None,
     **options: Any,
-) -> Any:
+) -> dict[str, Any]:
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
     deadline = call_deadline(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
@@ -68,11 +67,11 @@ async def _run(
         )
     if error is not None:
         raise error
-    return result.values
+    values: dict[str, Any] = result.values
+    return values
 
 
-@langgraph_task("run_stateless", run_name="run {assistant_id}")
-def run_stateless(
+async def _run_stateless(
     assistant_id: str | UUID,
     input: Any = None,
     *,
@@ -132,37 +131,33 @@ def run_stateless(
         >>> from prefect_langgraph import run_stateless
         >>> values = run_stateless("answer", {"question": "What is 6 x 7?"})
     """
-    return io_loop().run(_run, **locals(), operation="run_stateless")
+    return await _run(
+        assistant_id,
+        input,
+        credentials=credentials,
+        config=config,
+        context=context,
+        metadata=metadata,
+        command=command,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        webhook=webhook,
+        after_seconds=after_seconds,
+        langsmith_tracing=langsmith_tracing,
+        durability=durability,
+        headers=headers,
+        max_wait_seconds=max_wait_seconds,
+        on_timeout=on_timeout,
+        idempotency_key=idempotency_key,
+        once=once,
+        operation="run_stateless",
+    )
 
 
-@langgraph_task("run_stateless", run_name="run {assistant_id}")
-async def arun_stateless(
-    assistant_id: str | UUID,
-    input: Any = None,
-    *,
-    credentials: Credentials = None,
-    config: Config | None = None,
-    context: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    command: Command | None = None,
-    interrupt_before: All | Sequence[str] | None = None,
-    interrupt_after: All | Sequence[str] | None = None,
-    webhook: str | None = None,
-    after_seconds: int | None = None,
-    langsmith_tracing: LangSmithTracing | None = None,
-    durability: Durability | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    max_wait_seconds: float | None = None,
-    on_timeout: OnTimeout = "cancel",
-    idempotency_key: str | None = None,
-    once: bool = True,
-) -> dict[str, Any]:
-    """Run an assistant once, without memory: the asynchronous twin of `run_stateless`."""
-    return await io_loop().arun(_run, **locals(), operation="run_stateless")
+run_stateless, arun_stateless = faces(_run_stateless, run_name="run {assistant_id}")
 
 
-@langgraph_task("run_on_thread", run_name="run {assistant_id}")
-def run_on_thread(
+async def _run_on_thread(
     thread_id: str | UUID,
     assistant_id: str | UUID,
     input: Any = None,
@@ -238,36 +233,33 @@ def run_on_thread(
         >>> turn = {"messages": [{"role": "user", "content": "Hello"}]}
         >>> values = run_on_thread(thread_id, "chat", turn)
     """
-    return io_loop().run(_run, **locals(), operation="run_on_thread")
+    return await _run(
+        assistant_id,
+        input,
+        thread_id=thread_id,
+        command=command,
+        multitask_strategy=multitask_strategy,
+        credentials=credentials,
+        config=config,
+        context=context,
+        metadata=metadata,
+        checkpoint=checkpoint,
+        checkpoint_id=checkpoint_id,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        webhook=webhook,
+        if_not_exists=if_not_exists,
+        after_seconds=after_seconds,
+        langsmith_tracing=langsmith_tracing,
+        durability=durability,
+        strict_resume=strict_resume,
+        headers=headers,
+        max_wait_seconds=max_wait_seconds,
+        on_timeout=on_timeout,
+        idempotency_key=idempotency_key,
+        once=once,
+        operation="run_on_thread",
+    )
 
 
-@langgraph_task("run_on_thread", run_name="run {assistant_id}")
-async def arun_on_thread(
-    thread_id: str | UUID,
-    assistant_id: str | UUID,
-    input: Any = None,
-    *,
-    command: Command | None = None,
-    multitask_strategy: MultitaskStrategy | None = None,
-    credentials: Credentials = None,
-    config: Config | None = None,
-    context: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    checkpoint: Checkpoint | None = None,
-    checkpoint_id: str | None = None,
-    interrupt_before: All | Sequence[str] | None = None,
-    interrupt_after: All | Sequence[str] | None = None,
-    webhook: str | None = None,
-    if_not_exists: IfNotExists | None = None,
-    after_seconds: int | None = None,
-    langsmith_tracing: LangSmithTracing | None = None,
-    durability: Durability | None = None,
-    strict_resume: bool | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    max_wait_seconds: float | None = None,
-    on_timeout: OnTimeout = "cancel",
-    idempotency_key: str | None = None,
-    once: bool = True,
-) -> dict[str, Any]:
-    """Run an assistant on a thread: the asynchronous twin of `run_on_thread`."""
-    return await io_loop().arun(_run, **locals(), operation="run_on_thread")
+run_on_thread, arun_on_thread = faces(_run_on_thread, run_name="run {assistant_id}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, get_args
 from uuid import UUID
 
@@ -35,12 +35,11 @@ from prefect_langgraph.tasks._task import (
     call_deadline,
     context_for,
     context_for_handle,
-    langgraph_task,
+    faces,
     named_by_handle,
     request_of,
+    stream_faces,
 )
-from prefect_langgraph.transport.generators import AsyncFeed, SyncFeed
-from prefect_langgraph.transport.loop import io_loop
 
 _MODES: frozenset[str] = frozenset(get_args(StreamMode))
 
@@ -74,7 +73,7 @@ def _request(
     )
 
 
-async def stream_parts(
+async def _parts(
     assistant_id: str | UUID,
     input: Any,
     *,
@@ -133,51 +132,11 @@ async def stream_parts(
             yield part
 
 
-async def join_parts(
-    handle: RunHandle,
-    *,
-    last_event_id: str | None,
-    stream_mode: StreamMode | Sequence[StreamMode] | None,
-    on_interrupt: OnInterrupt,
-    on_disconnect: OnDisconnect,
-    credentials: Credentials,
-    max_wait_seconds: float | None,
-    on_timeout: OnTimeout,
-) -> AsyncGenerator[StreamPart, None]:
-    check_choice("on_interrupt", on_interrupt, ("raise", "return"))
-    check_choice("on_disconnect", on_disconnect, ("cancel", "continue"))
-    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
-    deadline = call_deadline(max_wait_seconds)
-    position = Position.parse(last_event_id)
-    parts = parts_of(
-        await context_for_handle(handle, credentials),
-        handle,
-        deadline=deadline,
-        on_timeout=on_timeout,
-        on_interrupt=on_interrupt,
-        on_disconnect=on_disconnect,
-        stateless=False,
-        position=position if position.id is not None else None,
-        modes=_modes_of(stream_mode) if stream_mode is not None else None,
-    )
-    async with contextlib.aclosing(parts):
-        async for part in parts:
-            yield part
-
-
-async def parts_to_logs(**arguments: Any) -> Any:
-    results: list[RunResult] = []
-    async with contextlib.aclosing(stream_parts(**arguments, results=results)) as parts:
-        await write_lines(parts)
-    return results[0].values
-
-
 LOG_MODES: tuple[StreamMode, ...] = ("messages-tuple", "updates", "custom")
 """What `stream_to_logs` shows unless told otherwise."""
 
 
-@langgraph_task("stream_run", run_name="stream {assistant_id}")
-def stream_run(
+def _stream_run(
     assistant_id: str | UUID,
     input: Any = None,
     *,
@@ -207,7 +166,7 @@ def stream_run(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
-) -> Generator[StreamPart, None, None]:
+) -> AsyncGenerator[StreamPart, None]:
     """Run an assistant and give the parts of its stream as they come.
 
     A generator: the run starts when the first part is asked for. Parts come in order and each once,
@@ -268,53 +227,43 @@ def stream_run(
         metadata
         updates
     """
-    with SyncFeed(stream_parts, **locals(), operation="stream_run") as parts:
-        yield from parts
+    return _parts(
+        assistant_id,
+        input,
+        thread_id=thread_id,
+        stream_mode=stream_mode,
+        stream_subgraphs=stream_subgraphs,
+        on_interrupt=on_interrupt,
+        on_disconnect=on_disconnect,
+        command=command,
+        multitask_strategy=multitask_strategy,
+        credentials=credentials,
+        config=config,
+        context=context,
+        metadata=metadata,
+        checkpoint=checkpoint,
+        checkpoint_id=checkpoint_id,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        webhook=webhook,
+        if_not_exists=if_not_exists,
+        after_seconds=after_seconds,
+        langsmith_tracing=langsmith_tracing,
+        durability=durability,
+        strict_resume=strict_resume,
+        headers=headers,
+        max_wait_seconds=max_wait_seconds,
+        on_timeout=on_timeout,
+        idempotency_key=idempotency_key,
+        once=once,
+        operation="stream_run",
+    )
 
 
-@langgraph_task("stream_run", run_name="stream {assistant_id}")
-async def astream_run(
-    assistant_id: str | UUID,
-    input: Any = None,
-    *,
-    thread_id: str | UUID | None = None,
-    stream_mode: StreamMode | Sequence[StreamMode] = "updates",
-    stream_subgraphs: bool = False,
-    on_interrupt: OnInterrupt = "raise",
-    on_disconnect: OnDisconnect = "cancel",
-    command: Command | None = None,
-    multitask_strategy: MultitaskStrategy | None = None,
-    credentials: Credentials = None,
-    config: Config | None = None,
-    context: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    checkpoint: Checkpoint | None = None,
-    checkpoint_id: str | None = None,
-    interrupt_before: All | Sequence[str] | None = None,
-    interrupt_after: All | Sequence[str] | None = None,
-    webhook: str | None = None,
-    if_not_exists: IfNotExists | None = None,
-    after_seconds: int | None = None,
-    langsmith_tracing: LangSmithTracing | None = None,
-    durability: Durability | None = None,
-    strict_resume: bool | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    max_wait_seconds: float | None = None,
-    on_timeout: OnTimeout = "cancel",
-    idempotency_key: str | None = None,
-    once: bool = True,
-) -> AsyncGenerator[StreamPart, None]:
-    """Run an assistant and give the parts of its stream: the asynchronous twin of `stream_run`.
-
-    To stop early and go on, close it: `async with contextlib.aclosing(astream_run(...)) as parts`.
-    """
-    async with AsyncFeed(stream_parts, **locals(), operation="stream_run") as parts:
-        async for part in parts:
-            yield part
+stream_run, astream_run = stream_faces(_stream_run, run_name="stream {assistant_id}")
 
 
-@langgraph_task("join_stream", run_name=named_by_handle("stream"))
-def join_stream(
+async def _join_stream(
     handle: RunHandle,
     *,
     last_event_id: str | None = None,
@@ -324,7 +273,7 @@ def join_stream(
     credentials: Credentials = None,
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "leave",
-) -> Generator[StreamPart, None, None]:
+) -> AsyncGenerator[StreamPart, None]:
     """Read a run's stream from its beginning or from a part, also after the run has ended.
 
     For runs that were started with `stream_resumable=True`. Of others the server keeps nothing: who
@@ -358,30 +307,31 @@ def join_stream(
         >>> handle = start_run("answer", {"question": "?"}, stream_resumable=True)
         >>> events = [part.event for part in join_stream(handle, stream_mode="values")]
     """
-    with SyncFeed(join_parts, **locals()) as parts:
-        yield from parts
-
-
-@langgraph_task("join_stream", run_name=named_by_handle("stream"))
-async def ajoin_stream(
-    handle: RunHandle,
-    *,
-    last_event_id: str | None = None,
-    stream_mode: StreamMode | Sequence[StreamMode] | None = None,
-    on_interrupt: OnInterrupt = "raise",
-    on_disconnect: OnDisconnect = "continue",
-    credentials: Credentials = None,
-    max_wait_seconds: float | None = None,
-    on_timeout: OnTimeout = "leave",
-) -> AsyncGenerator[StreamPart, None]:
-    """Read a run's stream: the asynchronous twin of `join_stream`."""
-    async with AsyncFeed(join_parts, **locals()) as parts:
+    check_choice("on_interrupt", on_interrupt, ("raise", "return"))
+    check_choice("on_disconnect", on_disconnect, ("cancel", "continue"))
+    check_choice("on_timeout", on_timeout, ("cancel", "leave"))
+    deadline = call_deadline(max_wait_seconds)
+    position = Position.parse(last_event_id)
+    parts = parts_of(
+        await context_for_handle(handle, credentials),
+        handle,
+        deadline=deadline,
+        on_timeout=on_timeout,
+        on_interrupt=on_interrupt,
+        on_disconnect=on_disconnect,
+        stateless=False,
+        position=position if position.id is not None else None,
+        modes=_modes_of(stream_mode) if stream_mode is not None else None,
+    )
+    async with contextlib.aclosing(parts):
         async for part in parts:
             yield part
 
 
-@langgraph_task("stream_to_logs", run_name="stream {assistant_id}")
-def stream_to_logs(
+join_stream, ajoin_stream = stream_faces(_join_stream, run_name=named_by_handle("stream"))
+
+
+async def _stream_to_logs(
     assistant_id: str | UUID,
     input: Any = None,
     *,
@@ -461,38 +411,41 @@ def stream_to_logs(
         >>> from prefect_langgraph import stream_to_logs
         >>> values = stream_to_logs("answer", {"question": "What is 6 x 7?"})
     """
-    return io_loop().run(parts_to_logs, **locals(), operation="stream_to_logs")
+    results: list[RunResult] = []
+    parts = _parts(
+        assistant_id,
+        input,
+        thread_id=thread_id,
+        stream_mode=stream_mode,
+        stream_subgraphs=stream_subgraphs,
+        command=command,
+        multitask_strategy=multitask_strategy,
+        credentials=credentials,
+        config=config,
+        context=context,
+        metadata=metadata,
+        checkpoint=checkpoint,
+        checkpoint_id=checkpoint_id,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        webhook=webhook,
+        if_not_exists=if_not_exists,
+        after_seconds=after_seconds,
+        langsmith_tracing=langsmith_tracing,
+        durability=durability,
+        strict_resume=strict_resume,
+        headers=headers,
+        max_wait_seconds=max_wait_seconds,
+        on_timeout=on_timeout,
+        idempotency_key=idempotency_key,
+        once=once,
+        operation="stream_to_logs",
+        results=results,
+    )
+    async with contextlib.aclosing(parts):
+        await write_lines(parts)
+    values: dict[str, Any] = results[0].values
+    return values
 
 
-@langgraph_task("stream_to_logs", run_name="stream {assistant_id}")
-async def astream_to_logs(
-    assistant_id: str | UUID,
-    input: Any = None,
-    *,
-    thread_id: str | UUID | None = None,
-    stream_mode: StreamMode | Sequence[StreamMode] = LOG_MODES,
-    stream_subgraphs: bool = False,
-    command: Command | None = None,
-    multitask_strategy: MultitaskStrategy | None = None,
-    credentials: Credentials = None,
-    config: Config | None = None,
-    context: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    checkpoint: Checkpoint | None = None,
-    checkpoint_id: str | None = None,
-    interrupt_before: All | Sequence[str] | None = None,
-    interrupt_after: All | Sequence[str] | None = None,
-    webhook: str | None = None,
-    if_not_exists: IfNotExists | None = None,
-    after_seconds: int | None = None,
-    langsmith_tracing: LangSmithTracing | None = None,
-    durability: Durability | None = None,
-    strict_resume: bool | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    max_wait_seconds: float | None = None,
-    on_timeout: OnTimeout = "cancel",
-    idempotency_key: str | None = None,
-    once: bool = True,
-) -> dict[str, Any]:
-    """Run an assistant and show in the log what it says: the asynchronous twin of `stream_to_logs`."""
-    return await io_loop().arun(parts_to_logs, **locals(), operation="stream_to_logs")
+stream_to_logs, astream_to_logs = faces(_stream_to_logs, run_name="stream {assistant_id}")

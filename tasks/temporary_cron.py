@@ -26,9 +26,6 @@ from prefect_langgraph.tasks._task import context_for
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.loop import CLEANUP_SECONDS, io_loop
 
-# The others say what the cron is.
-_OWN_ARGUMENTS = ("credentials", "idempotency_key", "once", "cancel_runs", "max_wait_seconds")
-
 
 @dataclass(frozen=True)
 class _Options:
@@ -287,7 +284,29 @@ def temporary_cron(
         >>> with temporary_cron("answer", "*/5 * * * *", {"question": "?"}) as cron:
         ...     fires = cron.handle.next_run_date
     """
-    arguments = {name: value for name, value in locals().items() if name not in _OWN_ARGUMENTS}
+    request = build(
+        assistant_id,
+        schedule,
+        input=input,
+        thread_id=thread_id,
+        timezone=timezone,
+        allow_seconds=allow_seconds,
+        end_time=end_time,
+        lease=lease,
+        on_run_completed=on_run_completed,
+        multitask_strategy=multitask_strategy,
+        config=config,
+        context=context,
+        metadata=metadata,
+        webhook=webhook,
+        interrupt_before=interrupt_before,
+        interrupt_after=interrupt_after,
+        stream_mode=stream_mode,
+        stream_subgraphs=stream_subgraphs,
+        stream_resumable=stream_resumable,
+        durability=durability,
+        headers=headers,
+    )
     check_positive("max_wait_seconds", max_wait_seconds)
     if not isinstance(cancel_runs, bool):
         raise InvalidRequestError(f"cancel_runs={cancel_runs!r}: give True or False.")
@@ -298,4 +317,4 @@ def temporary_cron(
         gathers=on_run_completed == "keep" or thread_id is not None,
         max_wait_seconds=max_wait_seconds,
     )
-    return TemporaryCron(build(**arguments), options, cancel_runs=cancel_runs)
+    return TemporaryCron(request, options, cancel_runs=cancel_runs)

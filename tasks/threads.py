@@ -17,11 +17,10 @@ from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.ownership.keys import key_for
 from prefect_langgraph.ownership.tags import thread_id_of
 from prefect_langgraph.runs.call import Context
-from prefect_langgraph.tasks._task import context_for, langgraph_task
+from prefect_langgraph.tasks._task import context_for, faces
 from prefect_langgraph.transport.connection import mask_headers
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import InDoubtError
-from prefect_langgraph.transport.loop import io_loop
 
 IfExists = Literal["raise", "do_nothing"]
 
@@ -30,19 +29,47 @@ def _patience(context: Context) -> Deadline:
     return Deadline.after(context.deployment.connection.patience_seconds)
 
 
-async def _create(
+async def _create_thread(
     *,
-    thread_id: str | UUID | None,
-    metadata: Mapping[str, Any] | None,
-    if_exists: IfExists,
-    supersteps: Sequence[Mapping[str, Any]] | None,
-    graph_id: str | None,
-    ttl: int | Mapping[str, Any] | None,
-    headers: Mapping[str, HeaderValue] | None,
-    credentials: Credentials,
-    idempotency_key: str | None,
-    once: bool,
+    thread_id: str | UUID | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    if_exists: IfExists = "raise",
+    supersteps: Sequence[Mapping[str, Any]] | None = None,
+    graph_id: str | None = None,
+    ttl: int | Mapping[str, Any] | None = None,
+    headers: Mapping[str, HeaderValue] | None = None,
+    credentials: Credentials = None,
+    idempotency_key: str | None = None,
+    once: bool = True,
 ) -> str:
+    """Create a thread and return its id.
+
+    The thread lasts until it is deleted: it belongs to you and no clean-up of ours touches it. A
+    retry, or a second execution of the flow run, gets the thread of the first, and so meets the runs
+    that were made on it. `acreate_thread` is the asynchronous twin.
+
+    Args:
+        thread_id: A UUID of your own; None derives one from flow run and arguments.
+        metadata: To find the thread by.
+        if_exists: With a `thread_id` that there is: "raise" or "do_nothing".
+        supersteps: As in the SDK.
+        graph_id: As in the SDK.
+        ttl: Minutes the thread lives, or as in the SDK.
+        headers: For this request, over the block's.
+        credentials: A saved block's name, a block, or None for the block named `default`.
+        idempotency_key: Replaces the key that is derived from flow run and arguments.
+        once: False makes a new thread at every attempt.
+
+    Returns:
+        The thread's id.
+
+    Raises:
+        DeploymentError: The deployment refused the request or could not be asked.
+
+    Example:
+        >>> from prefect_langgraph import create_thread
+        >>> thread_id = create_thread(metadata={"customer": "42"})
+    """
     check_choice("if_exists", if_exists, ("raise", "do_nothing"))
     given = check_thread_id(thread_id) if thread_id is not None else None
     check_json("metadata", metadata)
@@ -88,155 +115,10 @@ async def _create(
     return chosen
 
 
-async def _get_state(
-    thread_id: str | UUID,
-    *,
-    checkpoint: Checkpoint | None,
-    checkpoint_id: str | None,
-    subgraphs: bool,
-    select: Sequence[ThreadStateSelectField] | None,
-    headers: Mapping[str, HeaderValue] | None,
-    credentials: Credentials,
-) -> ThreadState:
-    thread = check_thread_id(thread_id)
-    plain = validate_headers(headers) or None
-    context = await context_for(credentials)
-    threads = context.deployment.client.threads
-    state = await context.deployment.send(
-        lambda: threads.get_state(
-            thread,
-            checkpoint,
-            checkpoint_id,
-            subgraphs=subgraphs,
-            select=list(select) if select is not None else None,
-            headers=plain,
-        ),
-        doing=f"read the state of thread {thread}",
-        deadline=_patience(context),
-        hidden=plain,
-    )
-    mask_headers(state, [*(plain or {}), *dict(context.deployment.connection.headers)])
-    return state
+create_thread, acreate_thread = faces(_create_thread, run_name="create thread")
 
 
-async def _update_state(
-    thread_id: str | UUID,
-    values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
-    *,
-    as_node: str | None,
-    checkpoint: Checkpoint | None,
-    checkpoint_id: str | None,
-    headers: Mapping[str, HeaderValue] | None,
-    credentials: Credentials,
-) -> Checkpoint:
-    thread = check_thread_id(thread_id)
-    check_json("values", values)
-    plain = validate_headers(headers) or None
-    context = await context_for(credentials)
-    threads, raw = context.deployment.client.threads, values
-    try:
-        answer = await context.deployment.send(
-            lambda: threads.update_state(
-                thread,
-                raw,  # type: ignore[arg-type]
-                as_node=as_node,
-                checkpoint=checkpoint,
-                checkpoint_id=checkpoint_id,
-                headers=plain,
-            ),
-            doing=f"update the state of thread {thread}",
-            deadline=_patience(context),
-            hidden=[values, plain],
-            repeatable=False,
-        )
-    except InDoubtError as doubt:
-        raise doubt.public() from None
-    return answer["checkpoint"]
-
-
-async def _delete(
-    thread_id: str | UUID, *, headers: Mapping[str, HeaderValue] | None, credentials: Credentials
-) -> None:
-    thread = check_thread_id(thread_id)
-    plain = validate_headers(headers) or None
-    context = await context_for(credentials)
-    threads = context.deployment.client.threads
-    # What is gone already is what was asked for.
-    with contextlib.suppress(NotFoundError):
-        await context.deployment.send(
-            lambda: threads.delete(thread, headers=plain),
-            doing=f"delete thread {thread}",
-            deadline=_patience(context),
-            hidden=plain,
-        )
-    context.logger.info("Deleted thread %s", thread)
-
-
-@langgraph_task("create_thread", run_name="create thread")
-def create_thread(
-    *,
-    thread_id: str | UUID | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    if_exists: IfExists = "raise",
-    supersteps: Sequence[Mapping[str, Any]] | None = None,
-    graph_id: str | None = None,
-    ttl: int | Mapping[str, Any] | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    credentials: Credentials = None,
-    idempotency_key: str | None = None,
-    once: bool = True,
-) -> str:
-    """Create a thread and return its id.
-
-    The thread lasts until it is deleted: it belongs to you and no clean-up of ours touches it. A
-    retry, or a second execution of the flow run, gets the thread of the first, and so meets the runs
-    that were made on it. `acreate_thread` is the asynchronous twin.
-
-    Args:
-        thread_id: A UUID of your own; None derives one from flow run and arguments.
-        metadata: To find the thread by.
-        if_exists: With a `thread_id` that there is: "raise" or "do_nothing".
-        supersteps: As in the SDK.
-        graph_id: As in the SDK.
-        ttl: Minutes the thread lives, or as in the SDK.
-        headers: For this request, over the block's.
-        credentials: A saved block's name, a block, or None for the block named `default`.
-        idempotency_key: Replaces the key that is derived from flow run and arguments.
-        once: False makes a new thread at every attempt.
-
-    Returns:
-        The thread's id.
-
-    Raises:
-        DeploymentError: The deployment refused the request or could not be asked.
-
-    Example:
-        >>> from prefect_langgraph import create_thread
-        >>> thread_id = create_thread(metadata={"customer": "42"})
-    """
-    return io_loop().run(_create, **locals())
-
-
-@langgraph_task("create_thread", run_name="create thread")
-async def acreate_thread(
-    *,
-    thread_id: str | UUID | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    if_exists: IfExists = "raise",
-    supersteps: Sequence[Mapping[str, Any]] | None = None,
-    graph_id: str | None = None,
-    ttl: int | Mapping[str, Any] | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    credentials: Credentials = None,
-    idempotency_key: str | None = None,
-    once: bool = True,
-) -> str:
-    """Create a thread: the asynchronous twin of `create_thread`."""
-    return await io_loop().arun(_create, **locals())
-
-
-@langgraph_task("get_thread_state", run_name="read thread {thread_id}")
-def get_thread_state(
+async def _get_thread_state(
     thread_id: str | UUID,
     *,
     checkpoint: Checkpoint | None = None,
@@ -272,26 +154,31 @@ def get_thread_state(
         >>> from prefect_langgraph import create_thread, get_thread_state
         >>> values = get_thread_state(create_thread())["values"]
     """
-    return io_loop().run(_get_state, **locals())
+    thread = check_thread_id(thread_id)
+    plain = validate_headers(headers) or None
+    context = await context_for(credentials)
+    threads = context.deployment.client.threads
+    state = await context.deployment.send(
+        lambda: threads.get_state(
+            thread,
+            checkpoint,
+            checkpoint_id,
+            subgraphs=subgraphs,
+            select=list(select) if select is not None else None,
+            headers=plain,
+        ),
+        doing=f"read the state of thread {thread}",
+        deadline=_patience(context),
+        hidden=plain,
+    )
+    mask_headers(state, [*(plain or {}), *dict(context.deployment.connection.headers)])
+    return state
 
 
-@langgraph_task("get_thread_state", run_name="read thread {thread_id}")
-async def aget_thread_state(
-    thread_id: str | UUID,
-    *,
-    checkpoint: Checkpoint | None = None,
-    checkpoint_id: str | None = None,
-    subgraphs: bool = False,
-    select: Sequence[ThreadStateSelectField] | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    credentials: Credentials = None,
-) -> ThreadState:
-    """Read the state of a thread: the asynchronous twin of `get_thread_state`."""
-    return await io_loop().arun(_get_state, **locals())
+get_thread_state, aget_thread_state = faces(_get_thread_state, run_name="read thread {thread_id}")
 
 
-@langgraph_task("update_thread_state", run_name="update thread {thread_id}")
-def update_thread_state(
+async def _update_thread_state(
     thread_id: str | UUID,
     values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
     *,
@@ -328,26 +215,37 @@ def update_thread_state(
         >>> thread_id = create_thread(graph_id="chat")
         >>> checkpoint = update_thread_state(thread_id, {"turns": 0})
     """
-    return io_loop().run(_update_state, **locals())
+    thread = check_thread_id(thread_id)
+    check_json("values", values)
+    plain = validate_headers(headers) or None
+    context = await context_for(credentials)
+    threads, raw = context.deployment.client.threads, values
+    try:
+        answer = await context.deployment.send(
+            lambda: threads.update_state(
+                thread,
+                raw,  # type: ignore[arg-type]
+                as_node=as_node,
+                checkpoint=checkpoint,
+                checkpoint_id=checkpoint_id,
+                headers=plain,
+            ),
+            doing=f"update the state of thread {thread}",
+            deadline=_patience(context),
+            hidden=[values, plain],
+            repeatable=False,
+        )
+    except InDoubtError as doubt:
+        raise doubt.public() from None
+    return answer["checkpoint"]
 
 
-@langgraph_task("update_thread_state", run_name="update thread {thread_id}")
-async def aupdate_thread_state(
-    thread_id: str | UUID,
-    values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
-    *,
-    as_node: str | None = None,
-    checkpoint: Checkpoint | None = None,
-    checkpoint_id: str | None = None,
-    headers: Mapping[str, HeaderValue] | None = None,
-    credentials: Credentials = None,
-) -> Checkpoint:
-    """Write to the state of a thread: the asynchronous twin of `update_thread_state`."""
-    return await io_loop().arun(_update_state, **locals())
+update_thread_state, aupdate_thread_state = faces(
+    _update_thread_state, run_name="update thread {thread_id}"
+)
 
 
-@langgraph_task("delete_thread", run_name="delete thread {thread_id}")
-def delete_thread(
+async def _delete_thread(
     thread_id: str | UUID,
     *,
     headers: Mapping[str, HeaderValue] | None = None,
@@ -369,15 +267,19 @@ def delete_thread(
         >>> from prefect_langgraph import create_thread, delete_thread
         >>> delete_thread(create_thread())
     """
-    io_loop().run(_delete, **locals())
+    thread = check_thread_id(thread_id)
+    plain = validate_headers(headers) or None
+    context = await context_for(credentials)
+    threads = context.deployment.client.threads
+    # What is gone already is what was asked for.
+    with contextlib.suppress(NotFoundError):
+        await context.deployment.send(
+            lambda: threads.delete(thread, headers=plain),
+            doing=f"delete thread {thread}",
+            deadline=_patience(context),
+            hidden=plain,
+        )
+    context.logger.info("Deleted thread %s", thread)
 
 
-@langgraph_task("delete_thread", run_name="delete thread {thread_id}")
-async def adelete_thread(
-    thread_id: str | UUID,
-    *,
-    headers: Mapping[str, HeaderValue] | None = None,
-    credentials: Credentials = None,
-) -> None:
-    """Delete a thread: the asynchronous twin of `delete_thread`."""
-    await io_loop().arun(_delete, **locals())
+delete_thread, adelete_thread = faces(_delete_thread, run_name="delete thread {thread_id}")

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import anyio
 
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.transport.loop import CLEANUP_SECONDS, Call, io_loop
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 SIZE = 32
@@ -64,9 +66,11 @@ feed_control: ContextVar[FeedControl | None] = ContextVar("feed_control", defaul
 class Feed(Generic[T]):
     """Items of an asynchronous generator, for one consumer."""
 
-    def __init__(self, source: Callable[..., AsyncGenerator[T, None]], **arguments: Any) -> None:
-        self._source = source
-        self._arguments = arguments
+    def __init__(
+        self, source: Callable[P, AsyncGenerator[T, None]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        self._source = functools.partial(source, *args, **kwargs)
+        self._name = source.__name__
         self._room: asyncio.Semaphore | None = None
         self._deliver: Callable[[Any], object] | None = None
         self._call: Call[None] | None = None
@@ -97,7 +101,7 @@ class Feed(Generic[T]):
 
     async def _produce(self, deliver: Callable[[Any], object]) -> None:
         room = self._room = asyncio.Semaphore(SIZE)
-        async with contextlib.aclosing(self._source(**self._arguments)) as items:
+        async with contextlib.aclosing(self._source()) as items:
             async for item in items:
                 await room.acquire()
                 deliver(item)
@@ -121,7 +125,7 @@ class SyncFeed(Feed[T]):
     def __enter__(self) -> Self:
         if io_loop().is_current_thread:
             raise LangGraphError(
-                f"{self._source.__name__}: the synchronous form was called on prefect-langgraph's own "
+                f"{self._name}: the synchronous form was called on prefect-langgraph's own "
                 "event loop, where it would wait for itself. Use the asynchronous twin instead."
             )
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()

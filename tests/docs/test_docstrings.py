@@ -19,12 +19,11 @@ OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 def modules() -> Iterator[str]:
     """Give the names of all modules. In an editable installation each folder has a path of its own."""
-    for package in ("", ".blocks", ".tasks", ".flows"):
-        name = prefect_langgraph.__name__ + package
+    for layer in ("", ".blocks", ".tasks", ".flows"):
+        name = prefect_langgraph.__name__ + layer
         yield name
-        for info in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}."):
-            if not info.ispkg:
-                yield info.name
+        for info in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
+            yield info.name
 
 
 def examples() -> Iterator[doctest.DocTest]:
@@ -38,8 +37,14 @@ def examples() -> Iterator[doctest.DocTest]:
                 yield from FINDER.find(found.fn, f"{name}.{found.fn.__name__}", module=module)
 
 
-# doctest itself finds some of them too.
-EXAMPLES = [*{test.name: test for test in examples() if test.examples}.values()]
+# doctest itself finds some of them too, and those of the operations that tasks are made of.
+EXAMPLES = [
+    *{
+        test.name: test
+        for test in examples()
+        if test.examples and not test.name.rpartition(".")[2].startswith("_")
+    }.values()
+]
 
 
 def test_public_tasks_and_flows_have_examples_here() -> None:
