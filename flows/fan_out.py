@@ -377,7 +377,24 @@ def fan_out(
         >>> len(result)
         2
     """
-    return io_loop().run(_fan_out, **locals())
+    return io_loop().run(
+        _fan_out,
+        assistant_id,
+        inputs,
+        credentials=credentials,
+        input_path=input_path,
+        output_path=output_path,
+        items=items,
+        config=config,
+        context=context,
+        metadata=metadata,
+        on_failure=on_failure,
+        max_failures=max_failures,
+        max_in_flight=max_in_flight,
+        max_wait_seconds=max_wait_seconds,
+        on_timeout=on_timeout,
+        per_run_tasks=per_run_tasks,
+    )
 
 
 @with_finalizer(parameter="credentials", max_wait_seconds=RELEASE_SECONDS)
@@ -402,4 +419,21 @@ async def afan_out(
     per_run_tasks: bool = False,
 ) -> FanOutResult:
     """Run an assistant on many inputs: the asynchronous twin of `fan_out`."""
-    return await io_loop().arun(_fan_out, **locals())
+    return await io_loop().arun(
+        _fan_out,
+        assistant_id,
+        inputs,
+        credentials=credentials,
+        input_path=input_path,
+        output_path=output_path,
+        items=items,
+        config=config,
+        context=context,
+        metadata=metadata,
+        on_failure=on_failure,
+        max_failures=max_failures,
+        max_in_flight=max_in_flight,
+        max_wait_seconds=max_wait_seconds,
+        on_timeout=on_timeout,
+        per_run_tasks=per_run_tasks,
+    )

@@ -207,7 +207,14 @@ def sweep(
         >>> [entry.reason for entry in report.released]
         []
     """
-    return io_loop().run(_sweep, **locals())
+    return io_loop().run(
+        _sweep,
+        credentials,
+        grace_seconds=grace_seconds,
+        waiting_grace_seconds=waiting_grace_seconds,
+        dry_run=dry_run,
+        max_wait_seconds=max_wait_seconds,
+    )
 
 
 @flow(name="langgraph-sweep", flow_run_name=_name)
@@ -220,4 +227,11 @@ async def asweep(
     max_wait_seconds: float | None = None,
 ) -> SweepReport:
     """Release what flow runs left behind: the asynchronous twin of `sweep`."""
-    return await io_loop().arun(_sweep, **locals())
+    return await io_loop().arun(
+        _sweep,
+        credentials,
+        grace_seconds=grace_seconds,
+        waiting_grace_seconds=waiting_grace_seconds,
+        dry_run=dry_run,
+        max_wait_seconds=max_wait_seconds,
+    )

@@ -200,5 +200,15 @@ def test_private_names_stay_in_their_module(file: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("file", PACKAGE, ids=name)
+def test_arguments_are_passed_by_name_and_never_as_all_locals(file: Path) -> None:
+    wrong = [
+        f"{name(file)}:{node.lineno}"
+        for node in ast.walk(parse(file))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "locals"
+    ]
+    assert wrong == []
+
+
 def test_no_folder_shadows_the_installed_package() -> None:
     assert not (ROOT / "prefect_langgraph").exists()
