@@ -19,13 +19,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import anyio
 
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.transport import termination
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CLEANUP_SECONDS = 30.0
@@ -153,7 +154,9 @@ class IOLoop:
                 self._loop, self._thread = loop, thread
             return self._loop
 
-    def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> T:
+    def run(
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run a coroutine function to its end for a synchronous caller.
 
         Raises:
@@ -175,7 +178,7 @@ class IOLoop:
         return call.outcome.result()
 
     def begin(
-        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> Call[T]:
         """Start a coroutine function and return at once; whoever calls must see to its end."""
         call = Call(self._running_loop(), function(*args, **kwargs))
@@ -183,7 +186,7 @@ class IOLoop:
         return call
 
     async def arun(
-        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a coroutine function to its end for a caller on any event loop."""
         if self.is_current_thread:
