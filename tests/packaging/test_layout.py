@@ -163,7 +163,7 @@ def test_private_modules_of_others_are_not_touched(file: Path) -> None:
 def test_functions_stay_small(file: Path) -> None:
     tree = parse(file)
     long = [
-        f"{name(file)}:{node.lineno} {node.name} has {lines} lines without its docstring"
+        f"{name(file)}:{node.lineno} {node.name} has a body of {lines} lines"
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := length(node)) >= FUNCTION
@@ -181,11 +181,9 @@ def test_docstring_of_a_package_names_its_modules(package: Path) -> None:
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    total = (function.end_lineno or function.lineno) - function.lineno + 1
-    if ast.get_docstring(function) is not None:
-        docstring = function.body[0]
-        total -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
-    return total
+    """Lines of its body: a signature of thirty arguments is no work to read."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
 @pytest.mark.parametrize("file", PACKAGE, ids=name)
