@@ -40,12 +40,15 @@ if TYPE_CHECKING:
     from prefect_langgraph.flows.fan_out import afan_out, fan_out
     from prefect_langgraph.flows.finalizer import with_finalizer
     from prefect_langgraph.flows.reconcile_crons import reconcile_crons_flow
+    from prefect_langgraph.flows.resume import aresume_waiting, resume_waiting
     from prefect_langgraph.flows.run_assistant import run_assistant
+    from prefect_langgraph.flows.suspension import asuspend_until_ended, suspend_until_ended
     from prefect_langgraph.flows.sweep import asweep, sweep
     from prefect_langgraph.headers import HeaderPolicy
     from prefect_langgraph.models import RunHandle, RunItem, RunStatus, StreamPart
     from prefect_langgraph.results import FanOutResult, FanOutUsage, RunFailure, RunResult, Usage
     from prefect_langgraph.schedules import next_fires
+    from prefect_langgraph.suspension.models import ResumeEntry, ResumeReport
     from prefect_langgraph.tasks.background import (
         acancel_run,
         aget_run,
@@ -131,13 +134,16 @@ _HOMES = {
     "flows.fan_out": ("afan_out", "fan_out"),
     "flows.finalizer": ("with_finalizer",),
     "flows.reconcile_crons": ("reconcile_crons_flow",),
+    "flows.resume": ("aresume_waiting", "resume_waiting"),
     "flows.run_assistant": ("run_assistant",),
+    "flows.suspension": ("asuspend_until_ended", "suspend_until_ended"),
     "flows.sweep": ("asweep", "sweep"),
     "headers": ("HeaderPolicy",),
     "models": ("RunHandle", "RunItem", "RunStatus", "StreamPart"),
     "results": ("FanOutResult", "FanOutUsage", "RunFailure", "RunResult", "Usage"),
     "schedules": ("next_fires",),
     "cleanup.models": ("SweepEntry", "SweepReport"),
+    "suspension.models": ("ResumeEntry", "ResumeReport"),
     "tasks.background": (
         "acancel_run",
         "aget_run",
@@ -209,6 +215,8 @@ __all__ = [
     "LangGraphRun",
     "NotFoundError",
     "RateLimitedError",
+    "ResumeEntry",
+    "ResumeReport",
     "RunCancelledError",
     "RunError",
     "RunFailedError",
@@ -242,6 +250,7 @@ __all__ = [
     "ajoin_runs",
     "ajoin_stream",
     "areconcile_crons",
+    "aresume_waiting",
     "arun_on_thread",
     "arun_stateless",
     "asearch_crons",
@@ -249,6 +258,7 @@ __all__ = [
     "astart_runs",
     "astream_run",
     "astream_to_logs",
+    "asuspend_until_ended",
     "asweep",
     "aupdate_cron",
     "aupdate_thread_state",
@@ -268,6 +278,7 @@ __all__ = [
     "next_fires",
     "reconcile_crons",
     "reconcile_crons_flow",
+    "resume_waiting",
     "run_assistant",
     "run_on_thread",
     "run_stateless",
@@ -276,6 +287,7 @@ __all__ = [
     "start_runs",
     "stream_run",
     "stream_to_logs",
+    "suspend_until_ended",
     "sweep",
     "temporary_cron",
     "update_cron",

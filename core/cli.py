@@ -1,6 +1,7 @@
 """The command line: parsing of arguments and printing, nothing else.
 
     prefect-langgraph crons list | plan | apply | delete | sweep
+    prefect-langgraph resume
     prefect-langgraph doctor
 
 Exit status: 0 when it is done, 1 from `plan --check` when there are changes to make and from `doctor`
@@ -53,6 +54,59 @@ app = App(
 crons = App(name="crons", help="The crons of a LangGraph deployment.")
 app.command(crons)
 app.register_install_completion_command(help="Install completion for this shell: bash, zsh or fish.")
+
+
+@app.command
+def resume(
+    *,
+    every: float = 5.0,
+    credentials: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> int:
+    """Resume suspended flow runs whose runs have ended, again and again, until SIGTERM or Ctrl-C.
+
+    Goes on through outages of either server. Does what the flow `langgraph-resume` does, without a
+    process and a flow run for each pass.
+
+    Parameters
+    ----------
+    every:
+        Seconds between two passes.
+    credentials:
+        Only flow runs that wait on this block's deployment; may be given several times.
+    dry_run:
+        Say once who waits and who is due, and touch nothing.
+    as_json:
+        Print JSON, with --dry-run.
+    """
+    from prefect_langgraph.arguments import check_positive
+    from prefect_langgraph.flows.resume import resumer_of, sentence
+    from prefect_langgraph.flows.resume_loop import ResumeLoop
+    from prefect_langgraph.transport.loop import io_loop
+
+    check_positive("every", every)
+    names = list(credentials) or None
+    if not dry_run:
+        print(f"Resuming every {every:g} s", flush=True)  # noqa: T201
+        ResumeLoop(names, every, lambda line: print(line, flush=True)).run()  # noqa: T201
+        print("Stopped", flush=True)  # noqa: T201
+        return 0
+    report = io_loop().run(resumer_of(names, dry_run=True).one_pass)
+    if as_json:
+        _print_json(report.model_dump(mode="json"))
+    else:
+        rows = [
+            {
+                "flow run": entry.flow_run_name or entry.flow_run_id,
+                "action": entry.action,
+                "reason": entry.reason,
+                "deadline": _moment(entry.deadline),
+            }
+            for entry in report.entries
+        ]
+        _print_table(" ".join([sentence(report), *report.failures]), rows)
+    return FAILED if report.failures else 0
 
 
 @Parameter(name="*")

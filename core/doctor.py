@@ -25,8 +25,14 @@ from prefect.settings import PREFECT_API_URL
 
 from prefect_langgraph.errors import AuthenticationError, DeploymentError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy
+from prefect_langgraph.logs import counted
 from prefect_langgraph.models import Model
 from prefect_langgraph.ownership.owner import prefect_address, prefect_api
+from prefect_langgraph.suspension.suspended import (
+    RESUMER_MINUTES,
+    resumer_seen,
+    suspended_flow_runs,
+)
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
@@ -106,6 +112,7 @@ class Examination:
                     await self._guarded("headers", lambda: self._check_headers(assistants))
                     if prefect.status != "fail":
                         await self._guarded("left behind", self._check_left_behind)
+                        await self._guarded("resumer", self._check_resumer)
         finally:
             await self._deployment.client.http.client.aclose()
         return self.checks
@@ -417,6 +424,30 @@ class Examination:
             f"{shown} of {len(over)} flow runs that ended",
             "prefect-langgraph crons sweep, and deploy the sweep flow.",
         )
+
+    # -- who waits without a process -----------------------------------------------------------------
+
+    async def _check_resumer(self) -> None:
+        """Whether there is a resumer when flow runs are suspended."""
+        try:
+            async with get_client() as client:
+                rows = await suspended_flow_runs(client)
+                seen = await resumer_seen(client) if rows else None
+        except (PrefectException, httpx.HTTPError):
+            return  # said by the check before
+        if not rows:
+            self._note("resumer", "ok", "no flow run is suspended")
+            return
+        waits = f"{counted(len(rows), 'flow run')} {'is' if len(rows) == 1 else 'are'} suspended"
+        if seen is None:
+            self._note(
+                "resumer",
+                "fail",
+                f"{waits}, and no resumer made a pass in the last {RESUMER_MINUTES} minutes",
+                "Deploy the flow langgraph-resume from prefect.yaml, or run prefect-langgraph resume.",
+            )
+        else:
+            self._note("resumer", "ok", f"{waits}; a resumer made a pass at {seen:%H:%M:%S} UTC")
 
 
 def _json(response: httpx.Response) -> Any:

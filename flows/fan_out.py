@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
@@ -20,6 +21,7 @@ from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows._per_run import PerRunTasks
 from prefect_langgraph.flows._sized import sized_flow
 from prefect_langgraph.flows.finalizer import with_finalizer
+from prefect_langgraph.flows.suspension import STAY_SECONDS, WaitBy, check_stay
 from prefect_langgraph.logs import counted
 from prefect_langgraph.many_runs import join
 from prefect_langgraph.many_runs.batch import Item
@@ -33,6 +35,7 @@ from prefect_langgraph.reports.progress import FanOutProgress
 from prefect_langgraph.results import FanOutResult, RunResult
 from prefect_langgraph.runs.call import Context, OnTimeout
 from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.suspension.wait import Group, Wait
 from prefect_langgraph.tasks._task import context_for
 from prefect_langgraph.tasks.many_runs import requests_of
 from prefect_langgraph.transport.deadline import Deadline
@@ -58,6 +61,8 @@ class _Plan:
     max_in_flight: int | None
     file: ResultFile | None
     rerun: bool
+    wait: WaitBy
+    stay_seconds: float
     known: dict[int, RunResult] = field(default_factory=dict)
 
 
@@ -111,8 +116,12 @@ async def _plan(
     max_in_flight: int | None,
     max_wait_seconds: float | None,
     on_timeout: OnTimeout,
+    wait: WaitBy,
+    stay_seconds: float,
+    per_run_tasks: bool,
 ) -> _Plan:
     check_choice("on_failure", on_failure, ("raise", "fail_fast", "collect"))
+    _check_wait(wait, stay_seconds, on_failure, per_run_tasks)
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
     check_count("max_in_flight", max_in_flight)
     deadline = Deadline.after(max_wait_seconds)
@@ -143,7 +152,24 @@ async def _plan(
         max_in_flight=max_in_flight,
         file=file,
         rerun=rerun,
+        wait=wait,
+        stay_seconds=stay_seconds,
     )
+
+
+def _check_wait(wait: WaitBy, stay_seconds: float, on_failure: OnFailure, per_run_tasks: bool) -> None:
+    check_choice("wait", wait, ("process", "suspend"))
+    check_stay(stay_seconds)
+    if wait == "suspend" and per_run_tasks:
+        raise InvalidRequestError(
+            "wait='suspend' and per_run_tasks=True exclude each other: a task run is of a process, and "
+            "a suspended flow run has none."
+        )
+    if wait == "suspend" and on_failure == "fail_fast":
+        raise InvalidRequestError(
+            "wait='suspend' and on_failure='fail_fast' exclude each other: nobody sees a run fail "
+            "while the flow run is suspended. Use 'raise', or wait='process'."
+        )
 
 
 class _Watch:
@@ -236,6 +262,24 @@ def _studio_link(handle: RunHandle) -> str | None:
     return f"https://smith.langchain.com/studio/?{asked}"
 
 
+async def _suspend(
+    plan: _Plan, context: Context, fan_out: FanOut, handles: Sequence[RunHandle]
+) -> bool:
+    """Wait without a process; True when the deadline of the first execution has passed."""
+    wait = Wait(
+        [Group(context.deployment, handles, context.deployment.connection.name)],
+        context.owner,
+        context.logger,
+        stay_seconds=plan.stay_seconds,
+        deadline=plan.deadline,
+        identity=[item.key.text for item in fan_out.items if item.key is not None],
+    )
+    late = bool(await wait.until_ended())
+    if late:
+        plan.deadline = replace(plan.deadline, end=time.monotonic())
+    return late
+
+
 async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> FanOutResult:
     """Run what has no success yet; the results are in the order of the inputs."""
     if plan.file is not None:
@@ -246,7 +290,11 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
         if plan.known:
             context.logger.info("%d of %d succeeded before", len(plan.known), len(plan.requests))
     watch = _Watch(plan, context)
-    fan_out = FanOut(
+
+    async def suspend(handles: Sequence[RunHandle]) -> bool:
+        return await _suspend(plan, context, engine, handles)
+
+    engine = FanOut(
         context,
         plan.requests,
         operation="fan_out",
@@ -257,24 +305,30 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
         known=plan.known,
         on_started=watch.started,
         on_ended=watch.ended,
+        before_waiting=suspend if plan.wait == "suspend" else None,
     )
     watch.events.fan_out_started()
     writer = asyncio.create_task(watch.write())
+    suspended = False
     try:
         async with watch.progress, AsyncExitStack() as stack:
             if per_run_tasks:
                 watch.tasks = await stack.enter_async_context(
                     PerRunTasks([request.assistant_id for request in plan.requests])
                 )
-            result = await fan_out.run(on_timeout=plan.on_timeout)
+            result = await engine.run(on_timeout=plan.on_timeout)
             if watch.tasks is not None:
                 watch.tasks.settle(result)
+    except Pause:
+        suspended = True  # it goes on in another process
+        raise
     finally:
         writer.cancel()
         await asyncio.wait([writer])
         # Also when it is cancelled: what succeeded need not be paid again, and who waits for its end
         # is told.
-        watch.ended_in_total()
+        if not suspended:
+            watch.ended_in_total()
         await watch.flush()
     await watch.report(result)
     return result
@@ -288,7 +342,7 @@ async def _fan_out(
     per_run_tasks: bool,
     **arguments: Any,
 ) -> FanOutResult:
-    plan = await _plan(assistant_id, inputs, **arguments)
+    plan = await _plan(assistant_id, inputs, per_run_tasks=per_run_tasks, **arguments)
     context = await context_for(credentials)
     if context.deployment.connection.name is None:
         # The finalizer cannot reach a deployment whose block was not saved.
@@ -330,6 +384,8 @@ def fan_out(
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "cancel",
     per_run_tasks: bool = False,
+    wait: WaitBy = "process",
+    stay_seconds: float = STAY_SECONDS,
 ) -> FanOutResult:
     """Run an assistant on many inputs and report what became of each.
 
@@ -362,6 +418,9 @@ def fan_out(
         max_wait_seconds: Wall clock for all of it. None is unlimited.
         on_timeout: "cancel" what has not ended when the time has passed, or "leave" it.
         per_run_tasks: True makes a Prefect task run for each run, at Prefect's price of one.
+        wait: "suspend" gives the process back while the last runs go on, once all are started; see
+            `suspend_until_ended`. "process" stays.
+        stay_seconds: How long it stays in its process before it suspends.
 
     Returns:
         One `RunResult` per input, in their order.
@@ -395,6 +454,8 @@ def fan_out(
         max_wait_seconds=max_wait_seconds,
         on_timeout=on_timeout,
         per_run_tasks=per_run_tasks,
+        wait=wait,
+        stay_seconds=stay_seconds,
     )
 
 
@@ -418,6 +479,8 @@ async def afan_out(
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "cancel",
     per_run_tasks: bool = False,
+    wait: WaitBy = "process",
+    stay_seconds: float = STAY_SECONDS,
 ) -> FanOutResult:
     """Run an assistant on many inputs: the asynchronous twin of `fan_out`."""
     return await io_loop().arun(
@@ -438,4 +501,6 @@ async def afan_out(
         max_wait_seconds=max_wait_seconds,
         on_timeout=on_timeout,
         per_run_tasks=per_run_tasks,
+        wait=wait,
+        stay_seconds=stay_seconds,
     )

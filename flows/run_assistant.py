@@ -3,15 +3,24 @@
 # No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow
 
+from prefect_langgraph.arguments import check_choice
 from prefect_langgraph.blocks.assistant import LangGraphAssistant
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.flows.finalizer import finalized
+from prefect_langgraph.flows.suspension import STAY_SECONDS, WaitBy, check_stay
+from prefect_langgraph.models import RunHandle
 from prefect_langgraph.reports.artifacts import publish_table, table_key
+from prefect_langgraph.runs import operations
+from prefect_langgraph.runs.call import context_of
+from prefect_langgraph.suspension.wait import Group, Wait
 from prefect_langgraph.transport.connection import Connection
+from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.loop import io_loop
 
 SHOWN_CHARACTERS = 5000
@@ -30,6 +39,28 @@ async def _load(assistant: str) -> LangGraphAssistant:
 
 async def _connection(assistant: str) -> Connection:
     return (await _load(assistant)).credentials.connection()
+
+
+async def _suspend(handle: RunHandle, assistant: str, stay_seconds: float, deadline: Deadline) -> None:
+    """Wait without a process until the run has ended.
+
+    Raises:
+        JoinTimeoutError: The deadline of the first execution has passed; the run was cancelled.
+    """
+    context = await context_of(await _connection(assistant))
+    name = context.deployment.connection.name
+    waiting = Wait(
+        [Group(context.deployment, [handle], name, assistant if name is None else None)],
+        context.owner,
+        context.logger,
+        stay_seconds=stay_seconds,
+        deadline=deadline,
+    )
+    if await waiting.until_ended():
+        passed = replace(deadline, end=time.monotonic())
+        await operations.wait(
+            context, handle, deadline=passed, on_timeout="cancel", cancel_with_caller=False
+        )
 
 
 def table_rows(values: Any) -> list[dict[str, str]]:
@@ -52,6 +83,8 @@ def run_assistant(
     thread_id: str | None = None,
     max_wait_seconds: float | None = None,
     show_values: bool = False,
+    wait: WaitBy = "process",
+    stay_seconds: float = STAY_SECONDS,
 ) -> Any:
     """Run a saved assistant and return the values of its run.
 
@@ -68,6 +101,9 @@ def run_assistant(
         max_wait_seconds: Wall clock; the flow run fails when it has passed, and its run is cancelled.
             None is unlimited.
         show_values: True makes the values a table artifact, for all who may see the flow run.
+        wait: "suspend" gives the process back while the run goes on; see `suspend_until_ended`.
+            "process" stays.
+        stay_seconds: How long it stays in its process before it suspends.
 
     Returns:
         The graph's values, as JSON.
@@ -86,7 +122,13 @@ def run_assistant(
         >>> run_assistant("calculator", {"question": "What is 6 x 7?"})["answer"]
         'You asked: What is 6 x 7?'
     """
+    check_choice("wait", wait, ("process", "suspend"))
+    check_stay(stay_seconds)
+    deadline = Deadline.after(max_wait_seconds)
     run = io_loop().run(_load, assistant).trigger(input, thread_id)
+    if wait == "suspend":
+        io_loop().run(_suspend, run.handle, assistant, stay_seconds, deadline)
+        max_wait_seconds = None  # it has ended
     run.wait_for_completion(max_wait_seconds)
     values = run.fetch_result()
     if show_values:

@@ -109,7 +109,8 @@ async def _start_run(
         assistant_id: The assistant's id or the graph's name.
         input: The graph's input, as JSON.
         thread_id: The thread, a UUID, or None for one that exists for this run.
-        webhook: Called by the server when the run ends.
+        webhook: Called by the server when the run ends. "resume" calls Prefect, which resumes the flow
+            run if it is suspended by then: a hint beside the resumer, see "Wait without a process".
         command: Instead of an input: `{"resume": answer}` answers an interrupt.
         multitask_strategy: On a busy thread: "reject" (`ThreadBusyError`), "enqueue" (the server's
             default), "interrupt" or "rollback" the run that is there.

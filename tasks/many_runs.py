@@ -165,7 +165,8 @@ async def _start_runs(
         metadata: For each run, beside this package's own tags.
         interrupt_before: Nodes to stop before, or "*".
         interrupt_after: Nodes to stop after, or "*".
-        webhook: Called by the server when each run ends.
+        webhook: Called by the server when each run ends. "resume" as in `start_run`; each of the runs
+            then wakes a suspended flow run.
         after_seconds: Delay before each run begins.
         durability: "sync", "async" or "exit".
         headers: For these requests, over the block's. Values are never shown or stored by us.

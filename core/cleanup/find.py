@@ -193,7 +193,7 @@ async def find_owned(
     names = (API,) if api is not None else (FLOW_RUN_ID, ROOT_FLOW_RUN_ID)
     wanted = [{name: api or flow_run_id} for name in names]
     threads, crons = await asyncio.gather(
-        asyncio.gather(*(_threads(deployment, tags, deadline) for tags in wanted)),
+        asyncio.gather(*(find_threads(deployment, tags, deadline) for tags in wanted)),
         asyncio.gather(*(_crons(deployment, tags, deadline) for tags in wanted)),
     )
     return Owned(
@@ -202,7 +202,8 @@ async def find_owned(
     )
 
 
-async def _threads(deployment: Deployment, tags: Tags, deadline: Deadline) -> list[OwnedThread]:
+async def find_threads(deployment: Deployment, tags: Tags, deadline: Deadline) -> list[OwnedThread]:
+    """The threads that carry these tags, the oldest first."""
     threads, wanted = deployment.client.threads, dict(tags)
 
     def ask(offset: int, selected: bool) -> Awaitable[Sequence[Row]]:

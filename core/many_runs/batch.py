@@ -29,7 +29,7 @@ from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.call import Context
 from prefect_langgraph.runs.lookup import Lookup
 from prefect_langgraph.runs.poller import Waiter
-from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.runs.request import RunRequest, with_webhook
 from prefect_langgraph.runs.start import REPEATED_FAILURES, LastStart, Starter
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import (
@@ -94,8 +94,8 @@ def chunks_of(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 _PAGE = 1000
 
-Found = dict[str, list[tuple[str, str | None]]]
-"""Thread ids and keys, by what an item is known by: its first key, or its mark."""
+Found = dict[str, list[tuple[str, Mapping[str, Any]]]]
+"""Thread ids and tags, by what an item is known by: its first key, or its mark."""
 
 
 class BatchSearch:
@@ -137,7 +137,7 @@ class BatchSearch:
                 if metadata.get(BATCH) == self._group:
                     key = metadata.get(KEY)
                     mark = key.partition(".")[0] if key is not None else str(metadata.get(CLAIM))
-                    found.setdefault(mark, []).append((thread["thread_id"], key))
+                    found.setdefault(mark, []).append((thread["thread_id"], metadata))
             if len(page) < _PAGE or not new:
                 return found
 
@@ -226,6 +226,8 @@ class BatchStarter:
         """Give each item its key, claim the call and adopt what earlier attempts have started."""
         for headers in {tuple((item.request.headers or {}).items()) for item in self.items}:
             self._deployment.connection.check_headers(dict(headers))
+        for item in self.items:
+            with_webhook(item.request.payload, self._context.owner)  # refused before anything is sent
         keys = await self._keys()
         if not keys:
             return
@@ -301,7 +303,7 @@ class BatchStarter:
             if item.handle is None or item.key is None:
                 continue
             tries = by_mark.get(item.key.text, [])
-            others = {thread_id for thread_id, key in tries if key == item.text}
+            others = {thread_id for thread_id, tags in tries if tags.get(KEY) == item.text}
             if others - {item.handle.thread_id}:
                 found.append(item.handle)
         return found
@@ -522,7 +524,7 @@ class BatchStarter:
     def _payload(self, item: Item) -> dict[str, Any]:
         request = item.request
         return {
-            **request.payload,
+            **with_webhook(request.payload, self._context.owner),
             "assistant_id": request.assistant_id,
             "on_completion": "keep",
             "metadata": {**request.metadata, **self._tags(item)},
@@ -534,6 +536,8 @@ class BatchStarter:
         tags[BATCH] = self._group
         if item.key is None:
             tags[CLAIM] = self._mark(item)
+        else:
+            tags |= self._context.owner.attempt_tag
         return tags
 
     def _mark(self, item: Item) -> str:
@@ -566,26 +570,39 @@ class BatchStarter:
         Args:
             items: Those to look for.
             origin: How they came to be.
-            fresh: True counts failed runs, which are of earlier attempts, and does not adopt them.
+            fresh: True counts failed runs, which are of earlier attempts, and does not adopt them. One
+                that this very try made before its flow run was suspended is what the try came to.
         """
         by_mark = await self._searched()
 
         async def one(item: Item) -> None:
             mark = item.key.text if item.key is not None else self._mark(item)
-            for thread_id, key in by_mark.get(mark, []):
-                await self._adopt_one(item, thread_id, key, origin, fresh)
+            for thread_id, tags in by_mark.get(mark, []):
+                await self._adopt_one(item, thread_id, tags, origin, fresh)
 
         await self._each(items, one)
 
+    def _is_outcome(self, item: Item, run_id: str, tags: Mapping[str, Any]) -> bool:
+        """True of a failed run that is what this try came to before its flow run was suspended."""
+        if not self._context.owner.made_before_suspension(tags):
+            return False
+        # Another call of this process that gives the same key asks for another try.
+        chosen = item.key is not None and item.key.is_chosen
+        return not chosen or not self._deployment.part(Waiter).was_started_here(run_id)
+
     async def _adopt_one(
-        self, item: Item, thread_id: str, key: str | None, origin: Origin, fresh: bool
+        self, item: Item, thread_id: str, tags: Mapping[str, Any], origin: Origin, fresh: bool
     ) -> None:
         newest = await self._deployment.part(Lookup).newest_runs(thread_id, self._deadline)
         if not newest:
             return
-        run = newest[-1]
+        run, key = newest[-1], tags.get(KEY)
         number = int((key or "").partition(".")[2] or 0)
         if fresh and decide(outcomes.RUN_STATUSES[run["status"]]) == "restart":
+            if number >= item.failures and self._is_outcome(item, run["run_id"], tags):
+                self._hand(item, run["run_id"], thread_id, key, origin)
+            elif number >= item.failures:
+                item.handle = None
             item.failures = max(item.failures, number + 1)
         elif fresh or key == item.text:
             self._hand(item, run["run_id"], thread_id, key, origin)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,8 @@ OnStarted = Callable[[Sequence[Item]], None]
 
 OnEnded = Callable[[int, RunResult], None]
 
+BeforeWaiting = Callable[[Sequence[RunHandle]], Awaitable[bool]]
+
 REFILL_SHARE = 0.1
 """A bounded fan-out starts more when this share of its bound is free, and not for every single run."""
 
@@ -47,6 +49,8 @@ class FanOut:
         known: Results that need no run, by the index of their request.
         on_started: Told of items as their runs are started or adopted.
         on_ended: Told of results as they come in, those of refused items too.
+        before_waiting: Awaited with the runs that are on their way once all are started, where there
+            are any. True ends the waiting, as the deadline does. It may end the process instead.
         options: Further arguments of `BatchStarter`.
     """
 
@@ -62,6 +66,7 @@ class FanOut:
         known: Mapping[int, RunResult] | None = None,
         on_started: OnStarted | None = None,
         on_ended: OnEnded | None = None,
+        before_waiting: BeforeWaiting | None = None,
         **options: Any,
     ) -> None:
         self._context = context
@@ -73,6 +78,7 @@ class FanOut:
         self._stop_after = stop_after
         self._on_started = on_started
         self._on_ended = on_ended
+        self._before_waiting = before_waiting
         self._found: list[RunResult | None] = [None] * len(requests)
         for index, result in (known or {}).items():
             self._found[index] = result
@@ -163,6 +169,13 @@ class FanOut:
 
     async def _feed_and_wait(self) -> None:
         await self._feed(joins=True)
+        if self._before_waiting is not None and self._in_flight and not self._stopped:
+            on_their_way = [
+                item.handle
+                for item in self._open
+                if item.handle is not None and self._found[item.index] is None
+            ]
+            self._late = await self._before_waiting(on_their_way) or self._late
         while self._in_flight and not self._stopped:
             await self._change()
 

@@ -137,17 +137,20 @@ class Key:
     Attributes:
         text: The key of the first try; later tries, after a failure, have a number behind a dot.
         place: The thread by which this call claimed its ordinal among several processes, or None.
+        is_chosen: True for the caller's own, which several calls of an attempt may share.
     """
 
     text: str
     place: str | None = None
+    is_chosen: bool = False
 
     @classmethod
     def chosen(cls, idempotency_key: str) -> Key:
         """The key for an `idempotency_key=` of the caller's."""
         if not isinstance(idempotency_key, str) or not idempotency_key:
             raise InvalidRequestError("idempotency_key: give a text that is not empty, or None.")
-        return cls(hashlib.sha256(b"chosen\0" + idempotency_key.encode()).hexdigest()[:32])
+        text = hashlib.sha256(b"chosen\0" + idempotency_key.encode()).hexdigest()[:32]
+        return cls(text, is_chosen=True)
 
     @classmethod
     def derived(cls, root_flow_run_id: str, call: str, ordinal: int) -> Key:
@@ -156,10 +159,12 @@ class Key:
         return cls(hashlib.sha256(text.encode()).hexdigest()[:32])
 
     @classmethod
-    def claimed(cls, root_flow_run_id: str, call: str, ordinal: int, attempt: int) -> Key:
-        """The key of the call that has claimed this ordinal in an attempt."""
+    def claimed(
+        cls, root_flow_run_id: str, call: str, ordinal: int, attempt: int, suspensions: int = 0
+    ) -> Key:
+        """The key of the call that has claimed this ordinal in an execution of an attempt."""
         text = _CLAIMED + cls.derived(root_flow_run_id, call, ordinal).text
-        return cls(text, place=_place_of(text, attempt))
+        return cls(text, place=_place_of(text, attempt, suspensions))
 
     @staticmethod
     def places_of(text: str, attempts: int) -> list[str]:
@@ -184,8 +189,10 @@ def call_claimant(owner: Owner, call: str) -> tuple[str, list[str]]:
     return _ordinals.claimant(owner, call)
 
 
-def _place_of(text: str, attempt: int) -> str:
-    return thread_id_of(f"{text}:attempt:{attempt}")
+def _place_of(text: str, attempt: int, suspensions: int = 0) -> str:
+    # A flow run that was resumed makes the same calls again, and each is to get the ordinal it had.
+    execution = f"{attempt}:resumed:{suspensions}" if suspensions else str(attempt)
+    return thread_id_of(f"{text}:attempt:{execution}")
 
 
 def decide(status: RunStatus | None) -> Adoption:
@@ -239,7 +246,7 @@ async def _claimed(
     # of identical calls.
     first = holders.index(claimant) if claimant in holders else len(holders)
     for ordinal in count(first):
-        key = Key.claimed(root[0], call, ordinal, root[1])
+        key = Key.claimed(root[0], call, ordinal, root[1], owner.suspensions)
         holder = await holder_of(
             deployment,
             str(key.place),

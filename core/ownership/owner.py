@@ -8,18 +8,21 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
 from pydantic import SecretStr
 
 from prefect_langgraph.ownership.tags import (
     API,
+    ATTEMPT,
     DEPLOYMENT_ID,
     FINALIZER_MARK,
     FLOW_RUN_ID,
@@ -54,6 +57,8 @@ class Owner:
         finalized: True when the flow run releases what it owns at its end.
         lease_seconds: How long its process counts as alive without a sign of life; None keeps no lease.
         root: Id and attempt of the flow run that a subflow belongs to; None until looked up.
+        suspensions: How often that flow run was suspended and resumed in this attempt, before its
+            process began. Being resumed is not another attempt.
     """
 
     flow_run_id: str | None = None
@@ -68,6 +73,7 @@ class Owner:
     finalized: bool = False
     lease_seconds: float | None = None
     root: tuple[str, int] | None = None
+    suspensions: int = 0
 
     async def with_root(self) -> Owner:
         """This owner with its root flow run, which for a subflow is asked of Prefect."""
@@ -76,8 +82,35 @@ class Owner:
         own = (self.flow_run_id, self.attempt)
         if not self.is_subflow:
             return replace(self, root=own)
-        root, in_task = await _root_of(own)
-        return replace(self, root=root, remote=self.remote or in_task)
+        root, in_task, suspensions = await _root_of(own)
+        return replace(self, root=root, remote=self.remote or in_task, suspensions=suspensions)
+
+    @property
+    def tries(self) -> tuple[int, int]:
+        """The attempt of the flow run at the top, and the retries of tasks and subflows within it."""
+        attempt = self.root[1] if self.root is not None else self.attempt
+        return attempt, sum(number - 1 for _, number in self.scopes)
+
+    def made_before_suspension(self, tags: Mapping[str, Any]) -> bool:
+        """True of a run that this very try made, before the flow run was suspended and resumed.
+
+        What became of it is the outcome of the try, also when it failed: starting another one would
+        repeat what was not asked for again, at every resumption.
+        """
+        root, _, made = str(tags.get(ATTEMPT)).partition(":")
+        if not self.suspensions or self.root is None or root != self.root[0]:
+            return False
+        attempt, retries = self.tries
+        made_attempt, made_retries = (int(number) for number in made.split("."))
+        return made_attempt == attempt and made_retries >= retries
+
+    @property
+    def attempt_tag(self) -> dict[str, str]:
+        """What tells a later execution which try made a run; also on one that outlives its owner."""
+        if self.root is None:
+            return {}
+        attempt, retries = self.tries
+        return {ATTEMPT: f"{self.root[0]}:{attempt}.{retries}"}
 
     def tags(self, *, key: str | None = None, owns_thread: bool = False) -> dict[str, Any]:
         """Metadata for what this owner creates. Outside a flow run only the key is set."""
@@ -93,6 +126,8 @@ class Owner:
             found[TASK_RUN_ID] = self.task_run_id
         if self.deployment_id is not None:
             found[DEPLOYMENT_ID] = self.deployment_id
+        if key is not None:
+            found |= self.attempt_tag
         return found
 
 
@@ -131,14 +166,20 @@ def current_owner() -> Owner:
         remote=flow_context.detached,
         finalized=bool(marks),
         lease_seconds=marks[0] if marks else None,
+        suspensions=_suspensions(flow_run),
     )
 
 
-_roots: OrderedDict[tuple[str, int], tuple[tuple[str, int], bool]] = OrderedDict()
+def _suspensions(flow_run: FlowRun) -> int:
+    # Prefect forgets the keys when the flow run ends, so they are those of this attempt.
+    return len(flow_run.empirical_policy.pause_keys or ())
 
 
-async def _root_of(flow_run: tuple[str, int]) -> tuple[tuple[str, int], bool]:
-    """Id and attempt of the flow run at the top, and whether a task is on the way down from it."""
+_roots: OrderedDict[tuple[str, int], tuple[tuple[str, int], bool, int]] = OrderedDict()
+
+
+async def _root_of(flow_run: tuple[str, int]) -> tuple[tuple[str, int], bool, int]:
+    """Id and attempt of the flow run at the top, whether a task is on the way, its suspensions."""
     if flow_run not in _roots:
         in_task = False
         async with get_client() as client:
@@ -149,7 +190,7 @@ async def _root_of(flow_run: tuple[str, int]) -> tuple[tuple[str, int], bool]:
                 if parent.flow_run_id is None:
                     break
                 row = await client.read_flow_run(parent.flow_run_id)
-        _roots[flow_run] = (str(row.id), row.run_count), in_task
+        _roots[flow_run] = (str(row.id), row.run_count), in_task, _suspensions(row)
         while len(_roots) > REMEMBERED_FLOW_RUNS:
             _roots.popitem(last=False)
     return _roots[flow_run]

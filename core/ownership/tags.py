@@ -28,6 +28,12 @@ TARGET_THREAD = "prefect_target_thread_id"
 NO_ANSWER = "prefect_no_answer"
 """On a throw-away thread that stopped at an interrupt: its call is over, so nobody will answer."""
 
+ATTEMPT = "prefect_attempt"
+"""On a run with a key: the flow run at the top, its attempt, and how many retries within that."""
+
+SUSPENDED = "prefect_suspended"
+"""On a throw-away thread without a run: its flow run was suspended at least once, and may end so."""
+
 TAG_PREFIX = "prefect_"
 
 FINALIZER_MARK = "prefect_langgraph_finalizer"

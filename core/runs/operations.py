@@ -29,7 +29,7 @@ from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
 from prefect_langgraph.runs.output import Outputs
 from prefect_langgraph.runs.poller import Waiter
-from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.runs.request import RunRequest, with_webhook
 from prefect_langgraph.runs.start import Starter
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
@@ -60,6 +60,7 @@ async def start(
     """Start a run once, or adopt it. A caller that gives up meanwhile leaves no run behind."""
     deployment = context.deployment
     deployment.connection.check_headers(request.headers)
+    with_webhook(request.payload, context.owner)  # refused before anything is sent
     key = await key_for(
         deployment,
         context.owner,

@@ -171,6 +171,10 @@ class Waiter:
         if len(self._started_here) > REMEMBERED_STARTS:
             del self._started_here[next(iter(self._started_here))]
 
+    def was_started_here(self, run_id: str) -> bool:
+        """True of a run that this process has noted."""
+        return run_id in self._started_here
+
     async def wait(
         self,
         handle: RunHandle,

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from prefect.settings import PREFECT_API_URL
+
 from prefect_langgraph.arguments import check_command, check_json
-from prefect_langgraph.errors import (
-    InvalidRequestError,
-)
+from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.ownership.owner import Owner
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,36 @@ def check_request(request: RunRequest) -> RunRequest:
         payload={name: check_json(name, value) for name, value in payload.items()},
         metadata=check_json("metadata", dict(request.metadata)),
     )
+
+
+RESUME = "resume"
+"""The webhook by which the LangGraph server calls Prefect's own endpoint when a run ends.
+
+The word stays in the arguments by which a second attempt finds its run; it becomes an address only when
+the request is sent, so another address of Prefect's does not make another run.
+"""
+
+
+def with_webhook(payload: Mapping[str, Any], owner: Owner) -> dict[str, Any]:
+    """The payload of a run with the address that `webhook="resume"` stands for.
+
+    Args:
+        payload: As the caller gave it.
+        owner: The caller, with its root looked up: the flow run at the top is the one that suspends.
+
+    Raises:
+        InvalidRequestError: There is no flow run to resume, or no address of Prefect's.
+    """
+    if payload.get("webhook") != RESUME:
+        return dict(payload)
+    if owner.root is None:
+        raise InvalidRequestError(
+            "webhook='resume' resumes the flow run that starts the run, and this is no flow run."
+        )
+    api = PREFECT_API_URL.value()
+    if not api:
+        raise InvalidRequestError(
+            "webhook='resume' needs PREFECT_API_URL: a server that LangGraph can reach, which Prefect's"
+            " temporary one is not."
+        )
+    return {**payload, "webhook": f"{api.rstrip('/')}/flow_runs/{owner.root[0]}/resume"}

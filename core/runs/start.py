@@ -26,14 +26,14 @@ from typing import Any, Literal
 
 from prefect_langgraph.errors import DeploymentError, NotFoundError, ThreadBusyError
 from prefect_langgraph.logs import run_logger
-from prefect_langgraph.models import Origin, RunHandle, RunStatus
+from prefect_langgraph.models import Origin, RunHandle
 from prefect_langgraph.ownership.claims import ClaimThreads, claim
 from prefect_langgraph.ownership.keys import Key, decide
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import CLAIM, KEY, TARGET_THREAD, thread_id_of
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.poller import Waiter
-from prefect_langgraph.runs.request import RunRequest
+from prefect_langgraph.runs.request import RunRequest, with_webhook
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import (
     ANSWER_SECONDS,
@@ -55,6 +55,10 @@ _HELD_UP_SECONDS = CLAIM_GRACE_SECONDS / 2
 _LOOK_EVERY_SECONDS = 0.1
 
 _RUNS_PAGE = 200
+
+
+def _adopts(run: Mapping[str, Any]) -> bool:
+    return decide(outcomes.RUN_STATUSES[run["status"]]) == "adopt"
 
 
 def _held_up(began: float) -> bool:
@@ -123,7 +127,8 @@ class Starter:
 
     def _tags(self, key: str | None, *, owns_thread: bool) -> dict[str, Any]:
         owner = Owner() if self._detached else self._owner
-        return {**owner.tags(key=key, owns_thread=owns_thread), **self._more_tags}
+        tags = owner.tags(key=key, owns_thread=owns_thread)
+        return {**tags, **(self._owner.attempt_tag if key is not None else {}), **self._more_tags}
 
     async def start(self) -> RunHandle:
         """Start the run or adopt the one that is there.
@@ -166,7 +171,7 @@ class Starter:
                 doing=self._doing_thread,
                 deadline=self._deadline,
             )
-            found: tuple[str, RunStatus] | Literal["again"] | None = None
+            found: Mapping[str, Any] | Literal["again"] | None = None
             if not claimed:
                 found = await self._look(thread_id, dedicated, text)
             elif _held_up(began):
@@ -174,10 +179,11 @@ class Starter:
             if found == "again":
                 continue
             if found is not None:
-                if decide(found[1]) == "restart":
-                    failures += 1
-                    continue
-                return self._handle(thread_id, found[0], text, "adopted")
+                if _adopts(found) or await self._is_outcome(found, self._key, failures):
+                    self._deployment.part(Waiter).note_started(found["run_id"])
+                    return self._handle(thread_id, found["run_id"], text, "adopted")
+                failures += 1
+                continue
             run_id, created = await self._create(thread_id, dedicated, text)
             if run_id is None:
                 continue
@@ -187,6 +193,16 @@ class Starter:
             self._deployment.part(Waiter).note_started(run_id)
             origin: Origin = "adopted" if not created else "restarted" if failures else "started"
             return self._handle(thread_id, run_id, text, origin)
+
+    async def _is_outcome(self, run: Mapping[str, Any], key: Key, failures: int) -> bool:
+        """True of a failed run that is what this try came to before its flow run was suspended."""
+        if not self._owner.made_before_suspension(run.get("metadata") or {}):
+            return False
+        if key.is_chosen:
+            # Another call of this process that gives the same key asks for another try.
+            return not self._deployment.part(Waiter).was_started_here(run["run_id"])
+        later = thread_id_of(key.after(failures + 1))
+        return await self._deployment.thread(later, self._deadline) is None
 
     async def _start_without_key(self) -> RunHandle:
         dedicated = str(uuid.uuid4())
@@ -245,7 +261,7 @@ class Starter:
 
     async def _look(
         self, thread_id: str, claim_id: str, key: str | None
-    ) -> tuple[str, RunStatus] | Literal["again"] | None:
+    ) -> Mapping[str, Any] | Literal["again"] | None:
         """The run under another's claim; None when it is for us to start it.
 
         `again` when the claim was released meanwhile.
@@ -265,10 +281,10 @@ class Starter:
 
     async def _find(
         self, thread_id: str, key: str | None, deadline: Deadline | None = None
-    ) -> tuple[str, RunStatus] | None:
+    ) -> Mapping[str, Any] | None:
         """The newest run of this key."""
         async for run in self._runs_under(thread_id, key, deadline):
-            return run["run_id"], outcomes.RUN_STATUSES[run["status"]]
+            return run
         return None
 
     async def _runs_under(
@@ -296,7 +312,7 @@ class Starter:
     async def _keep_oldest(self, thread_id: str, run_id: str, key: str) -> tuple[str, bool]:
         """The run that stays of all under the key, and whether it is this call's own."""
         found = [run async for run in self._runs_under(thread_id, key)]
-        alive = [run for run in found if decide(outcomes.RUN_STATUSES[run["status"]]) == "adopt"]
+        alive = [run for run in found if _adopts(run)]
         if not any(run["run_id"] == run_id for run in alive):
             return run_id, True
         oldest = min(alive, key=lambda run: (str(run.get("created_at")), run["run_id"]))
@@ -329,7 +345,7 @@ class Starter:
         """Create the run: its id, and whether this call did. No id: begin again."""
         dedicated = self._user_thread_id is None
         runs, request = self._deployment.client.runs, self._request
-        options = dict(request.payload)
+        options = with_webhook(request.payload, self._owner)
         if dedicated:
             options["multitask_strategy"] = "reject"
         metadata = {**request.metadata, **self._tags(key, owns_thread=dedicated)}
@@ -394,7 +410,8 @@ class Starter:
         except DeploymentError as error:
             run_logger().warning("A run on thread %s may be running: %s", thread_id, error)
             return None
-        return found[0]
+        run_id: str = found["run_id"]
+        return run_id
 
     async def _settle(
         self, thread_id: str, claim_id: str, key: str | None, doubt: InDoubtError
@@ -417,7 +434,7 @@ class Starter:
             if (run_id := await self._last_look(thread_id, key)) is not None:
                 self.left_behind = self._handle(thread_id, run_id, key, "started")
             raise
-        return found[0] if found is not None else None
+        return found["run_id"] if found is not None else None
 
     def _fails_on_input(self, doubt: InDoubtError) -> bool:
         """Whether the input is at fault: a 500 each time, while the server answers all else.
@@ -445,8 +462,9 @@ class Starter:
         """What to do when the server said no: adopt the run that was in the way, or raise."""
         if error.status_code == 409 and (key is not None or self._user_thread_id is None):
             found = await self._find(thread_id, key)
-            if found is not None and (decide(found[1]) == "adopt" or self._user_thread_id is None):
-                return found[0]
+            if found is not None and (_adopts(found) or self._user_thread_id is None):
+                run_id: str = found["run_id"]
+                return run_id
             if self._user_thread_id is None:
                 # Refused for a run that is not there: not for ever, and not without a pause.
                 await self._bear(InDoubtError(error))

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import forkserver
@@ -25,13 +25,16 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from waiting import PATIENCE, until
 
 _TESTS = Path(__file__).parent.parent
 
+SETTINGS = {setting.name: setting for setting in (PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES)}
+
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["faults._attempts", "faults._flows"])
+_processes.set_forkserver_preload(["faults._attempts", "faults._flows", "faults._suspending"])
 
 
 def begin() -> None:
@@ -63,11 +66,15 @@ def read_flow_run(flow_run_id: UUID) -> FlowRun:
 class Attempt:
     """One execution of a flow run. Made by `attempt`."""
 
-    def __init__(self, flow: Flow[..., Any], flow_run_id: UUID, log: Path) -> None:
+    def __init__(
+        self, flow: Flow[..., Any], flow_run_id: UUID, log: Path, settings: Mapping[str, Any]
+    ) -> None:
         self._mine, self._its = _processes.Pipe()
         self._log = log
         self.process = _processes.Process(
-            target=_execute, args=(flow.fn.__name__, flow_run_id, self._its, log), daemon=True
+            target=_execute,
+            args=(flow.fn.__module__, flow.fn.__name__, flow_run_id, self._its, log, dict(settings)),
+            daemon=True,
         )
         self.process.start()
         self._its.close()
@@ -108,31 +115,41 @@ class Attempt:
 
 
 @contextmanager
-def attempt(flow: Flow[..., Any], flow_run_id: UUID, folder: Path) -> Iterator[Attempt]:
-    """Execute a flow run in a process of its own."""
+def attempt(
+    flow: Flow[..., Any], flow_run_id: UUID, folder: Path, settings: Mapping[str, Any] | None = None
+) -> Iterator[Attempt]:
+    """Execute a flow run in a process of its own, which may have Prefect settings of its own."""
     begin()
     number = len(list(folder.glob("attempt-*.log"))) + 1
     log = folder / f"attempt-{number}.log"
     log.touch()
-    running = Attempt(flow, flow_run_id, log)
+    running = Attempt(flow, flow_run_id, log, settings or {})
     try:
         yield running
     finally:
         running.close()
 
 
-def _execute(name: str, flow_run_id: UUID, answer: Connection, log: Path) -> None:
+def _execute(
+    module: str,
+    name: str,
+    flow_run_id: UUID,
+    answer: Connection,
+    log: Path,
+    settings: dict[str, Any],
+) -> None:
     # Prefect has found its stderr before this process was forked.
     with log.open("ab") as file:
         for standard in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), standard.fileno())
-    flow = getattr(import_module("faults._flows"), name)
+    flow = getattr(import_module(module), name)
     # What a shell starts in the background ignores it, and so do all that come after.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        value = run_flow(flow, flow_run=read_flow_run(flow_run_id))
-        if inspect.iscoroutine(value):
-            value = asyncio.run(value)  # in the main OS thread, as Prefect's own process has it
+        with temporary_settings({SETTINGS[name]: value for name, value in settings.items()}):
+            value = run_flow(flow, flow_run=read_flow_run(flow_run_id))
+            if inspect.iscoroutine(value):
+                value = asyncio.run(value)  # in the main OS thread, as Prefect's own process has it
     except BaseException as error:
         answer.send(("error", f"{type(error).__name__}: {error}"))
         raise

@@ -90,6 +90,7 @@ def test_healthy_deployment_is_ok_in_everything(
             "crons",
             "headers",
             "left behind",
+            "resumer",
         ),
         "ok",
     )

@@ -23,6 +23,8 @@ MODELS = {
     "FanOutResult",
     "FanOutUsage",
     "HeaderPolicy",
+    "ResumeEntry",
+    "ResumeReport",
     "RunFailure",
     "RunHandle",
     "RunItem",
@@ -77,10 +79,11 @@ TASKS = {
     "update_cron",
     "update_thread_state",
 }
-FLOWS = {"fan_out", "sweep"}
+FLOWS = {"fan_out", "resume_waiting", "sweep"}
 FLOWS_WITHOUT_TWIN = {"cron_window", "reconcile_crons_flow", "run_assistant"}
+FUNCTIONS = {"suspend_until_ended"}
 HELPERS = {"next_fires", "temporary_cron", "with_finalizer"}
-TWINS = {f"a{name}" for name in TASKS | FLOWS}
+TWINS = {f"a{name}" for name in TASKS | FLOWS | FUNCTIONS}
 PUBLIC = {
     *BLOCKS,
     *MODELS,
@@ -88,6 +91,7 @@ PUBLIC = {
     *TASKS,
     *FLOWS,
     *FLOWS_WITHOUT_TWIN,
+    *FUNCTIONS,
     *TWINS,
     *HELPERS,
     "__version__",
@@ -164,7 +168,7 @@ def test_importing_the_package_does_no_work() -> None:
 # Twins
 
 
-@pytest.mark.parametrize("name", sorted(TASKS | FLOWS))
+@pytest.mark.parametrize("name", sorted(TASKS | FLOWS | FUNCTIONS))
 def test_twin_takes_the_same_arguments(name: str) -> None:
     plain = inspect.signature(function_of(name))
     twin = inspect.signature(function_of(f"a{name}"))

@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from prefect_langgraph.ownership.keys import Key, Ordinals, decide, key_for
 from prefect_langgraph.ownership.owner import Owner, prefect_api
 from prefect_langgraph.ownership.tags import (
     API,
+    ATTEMPT,
     DEPLOYMENT_ID,
     FLOW_RUN_ID,
     KEY,
@@ -338,7 +340,30 @@ def test_inside_a_flow_run_everything_leads_back_to_it() -> None:
         TASK_RUN_ID: "t",
         DEPLOYMENT_ID: "d",
         API: "a",
+        ATTEMPT: "f:1.0",
     }
+
+
+def test_failed_run_is_a_trys_outcome_only_when_the_flow_run_was_suspended_since() -> None:
+    first = Owner(flow_run_id="f", root=("f", 2), scopes=(("t", 1),))
+    tags = first.tags(key="k")
+    assert not first.made_before_suspension(tags)
+    resumed = replace(first, suspensions=1, scopes=(("another", 1),))
+    assert resumed.made_before_suspension(tags)
+    assert not replace(resumed, root=("f", 3)).made_before_suspension(tags)
+    assert not replace(resumed, flow_run_id="g", root=("g", 2)).made_before_suspension(tags)
+
+
+def test_retry_after_a_suspension_starts_afresh_as_it_did_before() -> None:
+    second_try = Owner(flow_run_id="s", root=("f", 1), scopes=(("t", 2), ("s", 1)), suspensions=1)
+    first_try = replace(second_try, scopes=(("t", 1), ("s", 1)))
+    assert not second_try.made_before_suspension(first_try.tags(key="k"))
+    assert second_try.made_before_suspension(second_try.tags(key="k"))
+
+
+def test_places_of_executions_of_one_attempt_are_apart() -> None:
+    places = {Key.claimed("f", "call", 0, 1, number).place for number in range(3)}
+    assert len(places) == 3
 
 
 def test_subflow_names_its_root_and_a_root_does_not() -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from prefect import flow, suspend_flow_run
 
-from prefect_langgraph import create_cron, join_run, start_run, with_finalizer
+from prefect_langgraph import (
+    create_cron,
+    join_run,
+    join_runs,
+    start_run,
+    suspend_until_ended,
+    with_finalizer,
+)
 
 BLOCK = "worker-tests"
 YEARLY = "0 0 1 1 *"
@@ -44,3 +51,12 @@ def patient(gate: str | None = None) -> str:
     suspend_flow_run(timeout=600)
     result: str = join_run(handle)["result"]
     return f"{handle.origin} {result}"
+
+
+@with_finalizer(BLOCK, lease_seconds=LEASE_SECONDS)
+@flow
+def sleeper(webhook: str | None = None) -> list[str]:
+    """Start a run that goes on for long, wait for it without a process, and tell what it came to."""
+    handle = start_run("worker", {"sleep": 600}, credentials=BLOCK, webhook=webhook)
+    suspend_until_ended([handle], stay_seconds=0)
+    return [str(result.status) for result in join_runs([handle], on_failure="collect")]

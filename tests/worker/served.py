@@ -10,7 +10,14 @@ import sys
 
 from prefect import serve
 
-from prefect_langgraph import cron_window, fan_out, reconcile_crons_flow, run_assistant, sweep
+from prefect_langgraph import (
+    cron_window,
+    fan_out,
+    reconcile_crons_flow,
+    resume_waiting,
+    run_assistant,
+    sweep,
+)
 
 NAME = "served"
 
@@ -24,5 +31,6 @@ if __name__ == "__main__":
             cron_window.to_deployment(NAME, parameters=parameters),
             reconcile_crons_flow.to_deployment(NAME, parameters=parameters),
             run_assistant.to_deployment(NAME, parameters={"assistant": block}),
+            resume_waiting.to_deployment(NAME, parameters=parameters),
             sweep.to_deployment(NAME, parameters=parameters),
         )

@@ -201,12 +201,14 @@ def test_deployments_say_what_they_do_and_where_they_run(deployed: dict[str, Row
         assert all(len(parameter["description"]) > 10 for parameter in described)
 
 
-def test_sweep_has_a_schedule_and_nothing_else_has(deployed: dict[str, Row]) -> None:
-    [scheduled] = deployed["sweep"]["schedules"]
-    assert scheduled["active"]
-    assert scheduled["schedule"]["cron"] == "*/15 * * * *"
-    assert scheduled["schedule"]["timezone"] == "UTC"
-    assert [name for name, row in deployed.items() if row["schedules"]] == ["sweep"]
+def test_sweep_and_resumer_have_a_schedule_and_nothing_else_has(deployed: dict[str, Row]) -> None:
+    schedules = {name: row["schedules"] for name, row in deployed.items() if row["schedules"]}
+    assert all(one["active"] for [one] in schedules.values())
+    assert all(one["schedule"]["timezone"] == "UTC" for [one] in schedules.values())
+    assert {name: one["schedule"]["cron"] for name, [one] in schedules.items()} == {
+        "sweep": "*/15 * * * *",
+        "resume": "* * * * *",
+    }
 
 
 def test_prefects_server_makes_the_flow_runs_of_the_schedule(
@@ -237,9 +239,11 @@ def test_deployments_of_which_two_at_once_would_hurt_run_one_at_a_time(
     assert {name: limit for name, (limit, _) in limits.items()} == {
         "fan-out": 1,
         "reconcile-crons": 1,
+        "resume": 1,
         "sweep": 1,
     }
-    assert limits["sweep"][1]["collision_strategy"] == "CANCEL_NEW"
+    for name in ("resume", "sweep"):
+        assert limits[name][1]["collision_strategy"] == "CANCEL_NEW"
 
 
 def test_module_entrypoints_need_no_clone_and_the_file_is_read_from_its_own(

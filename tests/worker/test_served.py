@@ -7,18 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
-from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
+from prefect_langgraph import LangGraphAssistant, LangGraphCredentials, resume_waiting
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from prefect_langgraph.testing.process import HOST, ServerProcess
 from server.owned import FOREVER, YEARLY, left_by
 from waiting import PATIENCE, until
 from worker.api import Api, Row
 from worker.served import NAME
+from worker.test_suspension import end_its_runs, suspended
 
 BLOCK = "served"
 
@@ -77,6 +79,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "langgraph-cron-window": {"assistant_id": "worker", "schedule": YEARLY, "duration": "PT1S"},
     "langgraph-reconcile-crons": {"specs": [], "owner": "served"},
     "langgraph-run-assistant": {"input": {"question": "?"}},
+    "langgraph-resume": {"dry_run": True},
     "langgraph-sweep": {"dry_run": True},
 }
 
@@ -90,6 +93,25 @@ def test_served_flow_runs_and_leaves_nothing(
     row = prefect_api.completed(prefect_api.run(deployment, RUNS[flow_name]))
     # The finalizer is a hook, which runs when the flow run has completed.
     assert until(lambda: not left_by(client, row["id"]))
+
+
+@pytest.mark.usefixtures("served")
+def test_served_flow_waits_without_a_process_and_goes_on_when_it_is_resumed(
+    prefect_api: Api, client: SyncLangGraphClient
+) -> None:
+    parameters = {
+        "assistant_id": "worker",
+        "inputs": [FOREVER, FOREVER],
+        "wait": "suspend",
+        "stay_seconds": 0,
+        "on_failure": "collect",
+    }
+    flow_run_id = UUID(prefect_api.run(deployment_of(prefect_api, "langgraph-fan-out"), parameters))
+    suspended(prefect_api, flow_run_id)
+    end_its_runs(client, flow_run_id)
+    assert until(lambda: resume_waiting().resumed)
+    prefect_api.completed(str(flow_run_id))
+    assert until(lambda: not left_by(client, flow_run_id))
 
 
 @pytest.mark.usefixtures("served")

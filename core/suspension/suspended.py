@@ -1,0 +1,112 @@
+"""Prefect's suspended flow runs: found, resumed, failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
+from prefect.states import Failed
+
+from prefect_langgraph.cleanup.find import each
+from prefect_langgraph.suspension.record import record_name
+
+SUSPENDED = "Suspended"
+
+RESUMER_PASSED = "langgraph.resumer.passed"
+"""An event: by it the doctor knows that there is a resumer, of whichever kind."""
+
+RESUMER_MINUTES = 10
+"""After so long without a pass there is no resumer; a deployed one makes a pass every minute."""
+
+_PAGE = 200  # what Prefect answers for at once, unless it was set otherwise
+
+
+async def suspended_flow_runs(client: PrefectClient) -> list[FlowRun]:
+    """The flow runs that are suspended with a pause key of ours, and not for a form."""
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.PAUSED]),
+            name=FlowRunFilterStateName(any_=[SUSPENDED]),
+        )
+    )
+    found: dict[UUID, FlowRun] = {}
+    offset = 0
+    while True:
+        # The size of a page is the server's own. One that others resume meanwhile moves the pages, and
+        # the next pass finds what this one has missed.
+        page = await client.read_flow_runs(flow_run_filter=wanted, offset=offset)
+        offset += len(page)
+        found |= {row.id: row for row in page}
+        if not page:
+            return [row for row in found.values() if waits_for_runs(row)]
+
+
+def waits_for_runs(row: FlowRun) -> bool:
+    """True of a flow run that is suspended by `suspend_until_ended`, and for nothing else."""
+    state = row.state
+    return (
+        state is not None
+        and state.type is StateType.PAUSED
+        and record_name(state.state_details.pause_key) is not None
+        and state.state_details.run_input_keyset is None
+    )
+
+
+async def without_deployment(client: PrefectClient, rows: Sequence[FlowRun]) -> set[UUID]:
+    """Those of these flow runs whose Prefect deployment is gone: no worker would start them again."""
+    ids = {row.deployment_id for row in rows if row.deployment_id is not None}
+    known = await _deployments(client, ids)
+    # A page may be shorter than asked for. Alone, each is answered for.
+    missing = sorted(ids - known)
+    alone = await each(missing, lambda one: _deployments(client, [one]))
+    known |= {one for part in alone for one in part}
+    return {row.id for row in rows if row.deployment_id not in known}
+
+
+async def _deployments(client: PrefectClient, ids: Iterable[UUID]) -> set[UUID]:
+    found: set[UUID] = set()
+    wanted = list(ids)
+    for start in range(0, len(wanted), _PAGE):
+        part = DeploymentFilter(id=DeploymentFilterId(any_=wanted[start : start + _PAGE]))
+        found |= {row.id for row in await client.read_deployments(deployment_filter=part)}
+    return found
+
+
+async def resumer_seen(client: PrefectClient) -> datetime | None:
+    """When a resumer last made a pass, of whichever kind; None when that is long ago."""
+    since = datetime.now(UTC) - timedelta(minutes=RESUMER_MINUTES)
+    wanted = EventFilter(
+        event=EventNameFilter(name=[RESUMER_PASSED]),
+        occurred=EventOccurredFilter.model_validate({"since": since}),
+    )
+    page = await client.read_events(wanted, limit=1)
+    return max((event.occurred for event in page.events), default=None)
+
+
+async def resume(client: PrefectClient, flow_run_id: UUID) -> str | None:
+    """Resume a suspended flow run; None when it was, else why it was not.
+
+    One that is not suspended any more was resumed by somebody else, which is as good.
+    """
+    answer = await client.resume_flow_run(flow_run_id)
+    if answer.status is SetStateStatus.ACCEPT:
+        return None
+    return str(getattr(answer.details, "reason", None) or answer.status)
+
+
+async def fail(client: PrefectClient, flow_run_id: UUID, message: str) -> None:
+    """End a suspended flow run that nobody can go on with."""
+    await client.set_flow_run_state(flow_run_id, Failed(message=message))

@@ -1,0 +1,118 @@
+"""Flows that suspend while their runs go on, for the processes of `_attempts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, suspend_flow_run, task
+
+from prefect_langgraph import (
+    get_run,
+    join_run,
+    join_runs,
+    start_run,
+    start_runs,
+    with_finalizer,
+)
+from prefect_langgraph.flows.suspension import asuspend_until_ended, suspend_until_ended
+
+RUNS = 3
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def waits(
+    block: str,
+    work: dict[str, Any],
+    stay_seconds: float = 0,
+    max_wait_seconds: float | None = None,
+    on_failure: Any = "raise",
+) -> list[Any]:
+    """Start a few runs, wait for them without a process, and join them."""
+    given = [{**work, "tag": f"{work['tag']}-{number}"} for number in range(RUNS)]
+    handles = start_runs("counted", given, credentials=block)
+    suspend_until_ended(handles, stay_seconds=stay_seconds, max_wait_seconds=max_wait_seconds)
+    return [str(result.status) for result in join_runs(handles, on_failure=on_failure)]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+async def awaits(block: str, work: dict[str, Any], thread_id: str) -> list[Any]:
+    """The asynchronous twin, for a run on a caller's thread."""
+    handle = start_run("counted", work, thread_id=thread_id, credentials=block)
+    await asuspend_until_ended([handle], stay_seconds=0)
+    return [join_run(handle)["result"]]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def waits_in_new_code(block: str, work: dict[str, Any]) -> list[Any]:
+    """What `waits` became while it was suspended: other inputs."""
+    given = [{**work, "tag": f"new-{number}"} for number in range(RUNS)]
+    handles = start_runs("counted", given, credentials=block)
+    suspend_until_ended(handles, stay_seconds=0)
+    return [str(result.status) for result in join_runs(handles)]
+
+
+@task(persist_result=True)
+def noted_once(path: str) -> None:
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("task\n")
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow(persist_result=True)
+def notes(block: str, work: dict[str, Any], path: str) -> str:
+    """Write down which of its code is executed."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("code\n")
+    noted_once(path)
+    handle = start_run("counted", work, credentials=block)
+    suspend_until_ended([handle], stay_seconds=0)
+    result: str = join_run(handle)["result"]
+    return result
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def own_suspension(block: str, work: dict[str, Any]) -> list[Any]:
+    """Suspend without this package."""
+    handle = start_run("counted", work, credentials=block)
+    suspend_flow_run(key="of-the-user")
+    return [join_run(handle)["result"]]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def joins(block: str, work: dict[str, Any]) -> list[Any]:
+    """Wait in a task of this package, and go on with another."""
+    handle = start_run("counted", work, credentials=block)
+    values = join_run(handle)
+    get_run(handle)
+    return [values["result"]]
+
+
+@flow
+def in_subflow(block: str, work: dict[str, Any]) -> str:
+    handle = start_run("counted", work, credentials=block)
+    suspend_until_ended([handle], stay_seconds=0)
+    result: str = join_run(handle)["result"]
+    return result
+
+
+@task
+def in_task(block: str, work: dict[str, Any]) -> str:
+    return in_subflow.fn(block, work)
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def cannot(block: str, work: dict[str, Any], where: str) -> list[Any]:
+    """Wait where nothing can suspend."""
+    return [in_task(block, work) if where == "task" else in_subflow(block, work)]
+
+
+@flow
+def without_finalizer(block: str, work: dict[str, Any]) -> list[Any]:
+    return [in_subflow.fn(block, work)]

@@ -1,0 +1,634 @@
+"""Flow runs that suspend while their runs go on, and whatever may happen to them meanwhile.
+
+Each ends with right results, every run is made once, and nothing is left. The flow runs are of a
+Prefect deployment; the test executes them as a worker does, whenever they are due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelling
+from prefect.states import Suspended as SuspendedState
+
+from faults import _suspending as flows
+from faults._attempts import Attempt, attempt, read_flow_run
+from faults._books import Books
+from prefect_langgraph import (
+    LangGraphAssistant,
+    LangGraphCredentials,
+    fan_out,
+    run_assistant,
+    sweep,
+)
+from prefect_langgraph.flows.resume import resumer_of
+from prefect_langgraph.suspension.models import ResumeEntry, ResumeReport
+from prefect_langgraph.suspension.record import PREFIX
+from prefect_langgraph.testing import PrefectServer
+from prefect_langgraph.transport.loop import io_loop
+from proxy import (
+    Answer,
+    Exchange,
+    Fault,
+    Hold,
+    LoseRequest,
+    LoseResponse,
+    Proxy,
+    run_proxy,
+)
+from waiting import until
+
+GATED = {"tag": "a", "gate": True}
+TAGS = [f"a-{number}" for number in range(flows.RUNS)]
+GOOD = ["success"] * flows.RUNS
+SEARCH = "/threads/search$"
+PARAMETER = {"langgraph-fan-out": "credentials", "langgraph-run-assistant": "assistant"}
+
+
+def deployed(flow: Flow[..., Any], **parameters: Any) -> UUID:
+    """A new flow run of a Prefect deployment of this flow."""
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(flow)
+        deployment_id = client.create_deployment(flow_id, f"suspending-{uuid4().hex[:8]}")
+        made = client.create_flow_run_from_deployment(deployment_id, parameters=parameters)
+        return made.id
+
+
+def one_pass(block: str | None = None, *, dry_run: bool = False) -> ResumeReport:
+    """One pass of a resumer; with a block, its deployment is looked through in any case."""
+    return io_loop().run(resumer_of(block, dry_run=dry_run).one_pass)
+
+
+def entry_of(report: ResumeReport, flow_run_id: UUID) -> ResumeEntry | None:
+    return next((one for one in report.entries if one.flow_run_id == str(flow_run_id)), None)
+
+
+def records(flow_run_id: UUID) -> list[str]:
+    """The names of the records among a flow run's inputs."""
+    with get_client(sync_client=True) as client:
+        found = client.filter_flow_run_input(flow_run_id, PREFIX, 100, set())
+        return [one.key for one in found]
+
+
+class Suspended:
+    """A flow run of which the test executes each part.
+
+    Args:
+        books: Of the LangGraph server.
+        folder: Where the executions log.
+        flow: The flow.
+        parameters: The flow's, beside the block.
+    """
+
+    def __init__(self, books: Books, folder: Path, flow: Flow[..., Any], **parameters: Any) -> None:
+        self.books, self.folder, self.flow = books, folder, flow
+        block = PARAMETER.get(flow.name, "block")
+        self.id = deployed(flow, **{block: books.block}, **parameters)
+
+    @property
+    def row(self) -> FlowRun:
+        return read_flow_run(self.id)
+
+    @property
+    def state(self) -> str | None:
+        return self.row.state_name
+
+    def executes(self) -> Any:
+        return attempt(self.flow, self.id, self.folder)
+
+    def suspends(self) -> Attempt:
+        """Execute it once: it suspends, and its process ends."""
+        with self.executes() as running:
+            kind, value = running.outcome()
+        assert (kind, value.partition(":")[0]) == ("error", "Pause"), f"{value}\n{running.log()}"
+        assert self.state in ("Suspended", "Resuming")
+        return running
+
+    def ends(self) -> Any:
+        """Execute it once: it comes to its end, and its hooks have run."""
+        assert self.state in ("Scheduled", "Resuming"), self.state
+        with self.executes() as running:
+            result = running.result()
+        assert self.state == "Completed"
+        return result
+
+    def resumed_when_over(self) -> None:
+        """Let the runs end, and the resumer see it."""
+        self.books.open_gate()
+        self.books.settle()
+        entry = entry_of(one_pass(), self.id)
+        assert entry is not None
+        assert entry.action == "resume"
+        assert self.state == "Resuming"
+
+    def click(self) -> None:
+        """Press "Resume" in Prefect's UI."""
+        with get_client(sync_client=True) as client:
+            client.resume_flow_run(self.id)
+
+    def once_and_nothing_left(self, tags: list[str] = TAGS) -> None:
+        assert self.books.executed == dict.fromkeys(tags, 1)
+        assert self.books.made == len(tags)
+        self.books.nothing_left()
+
+
+Start = Callable[..., Suspended]
+
+
+@pytest.fixture
+def start(books: Books, tmp_path: Path) -> Start:
+    """Makes a flow run, by default one whose runs wait behind the gate."""
+
+    def begin(flow: Flow[..., Any] = flows.waits, **parameters: Any) -> Suspended:
+        work = {} if flow.name in PARAMETER else {"work": GATED}
+        return Suspended(books, tmp_path, flow, **{**work, **parameters})
+
+    return begin
+
+
+def test_flow_run_waits_without_a_process_until_its_runs_have_ended(start: Start) -> None:
+    run = start()
+    run.suspends()
+    entry = entry_of(one_pass(), run.id)
+    assert entry is not None
+    assert (entry.action, entry.runs, entry.left) == ("wait", flows.RUNS, flows.RUNS)
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    assert len(records(run.id)) == 1
+    run.once_and_nothing_left()
+
+
+def test_run_on_a_callers_thread_is_waited_for_by_the_asynchronous_twin(
+    start: Start, books: Books
+) -> None:
+    run = start(flows.awaits, work={"tag": "a", "gate": True}, thread_id=books.user_thread())
+    run.suspends()
+    run.resumed_when_over()
+    assert run.ends() == ["a"]
+    run.once_and_nothing_left(["a"])
+
+
+def test_runs_that_end_while_the_process_stays_cost_no_suspension(start: Start, books: Books) -> None:
+    books.open_gate()
+    run = start(stay_seconds=60)
+    assert run.ends() == GOOD
+    assert not records(run.id)
+    run.once_and_nothing_left()
+
+
+def test_runs_that_end_while_it_suspends_are_seen_by_the_second_look(
+    start: Start, books: Books
+) -> None:
+    run = start()
+    second = hold_second_look(books)
+    with run.executes() as first:
+        assert second.reached.wait(60), first.log()
+        assert run.state == "Suspended"
+        books.open_gate()
+        books.settle()
+        second.release()
+        assert first.outcome()[0] == "error"
+    # Nobody else has resumed it.
+    assert run.state == "Resuming"
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+class SecondLook:
+    """A fault for the look that follows the suspension; the two before it found the runs busy."""
+
+    def __init__(self, fault: Fault) -> None:
+        self._fault = fault
+        self._looks = 0
+
+    async def apply(self, exchange: Exchange) -> None:
+        if b'"ids"' in exchange.request.body:
+            self._looks += 1
+        if self._looks >= 3:
+            await self._fault.apply(exchange)
+        else:
+            await exchange.relay()
+
+
+def hold_second_look(books: Books) -> Hold:
+    hold = Hold()
+    books.proxy.on("POST", SEARCH, SecondLook(hold), times=None)
+    return hold
+
+
+def test_process_killed_between_suspension_and_second_look_is_resumed_by_the_resumer(
+    start: Start, books: Books
+) -> None:
+    run = start()
+    second = hold_second_look(books)
+    with run.executes() as first:
+        assert second.reached.wait(60), first.log()
+        first.kill()
+    second.release()
+    assert run.state == "Suspended"
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+def test_clicks_too_early_lead_to_another_look_and_another_suspension(start: Start) -> None:
+    run = start()
+    run.suspends()
+    for _ in range(3):
+        for _ in range(7):
+            run.click()  # only the first finds it suspended
+        assert run.state == "Resuming"
+        run.suspends()
+    assert len(records(run.id)) == 1
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+def test_two_resumers_at_once_resume_once(start: Start, books: Books) -> None:
+    run = start()
+    run.suspends()
+    books.open_gate()
+    books.settle()
+
+    async def both() -> list[ResumeReport]:
+        return await asyncio.gather(*(resumer_of(None).one_pass() for _ in range(2)))
+
+    reports = io_loop().run(both)
+    assert not any(report.failures for report in reports)
+    assert run.state == "Resuming"
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+def test_langgraph_down_for_a_pass_resumes_nobody_and_the_next_pass_does(
+    start: Start, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start()
+    run.suspends()
+    books.open_gate()
+    books.settle()
+    monkeypatch.setattr("prefect_langgraph.suspension.resumer.ASK_SECONDS", 1.0)
+    down = books.proxy.on("*", "", LoseRequest(), times=None)
+    report = one_pass()
+    entry = entry_of(report, run.id)
+    assert entry is not None
+    assert (entry.action, entry.left) == ("wait", None)
+    assert books.block in report.failures[0]
+    assert down.hits
+    down.end()
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+def test_langgraph_down_for_the_second_look_leaves_it_to_the_resumer(
+    start: Start, books: Books
+) -> None:
+    run = start()
+    down = books.proxy.on("POST", SEARCH, SecondLook(LoseRequest()), times=None)
+    run.suspends()
+    assert run.state == "Suspended"
+    down.end()
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+def test_runs_that_failed_while_it_was_suspended_are_not_started_again(
+    start: Start, books: Books
+) -> None:
+    run = start(work={**GATED, "fail_first": 1}, on_failure="collect")
+    run.suspends()
+    run.resumed_when_over()
+    assert run.ends() == ["error"] * flows.RUNS
+    run.once_and_nothing_left()
+
+
+def test_deadline_that_passed_while_nobody_resumed_cancels_and_raises(
+    start: Start, books: Books
+) -> None:
+    run = start(max_wait_seconds=3600)
+    run.suspends()
+    assert one_pass(dry_run=True).waiting
+    an_hour_passes(run.id)
+    entry = entry_of(one_pass(), run.id)
+    assert entry is not None
+    assert (entry.action, entry.left) == ("resume", flows.RUNS)
+    with run.executes() as running:
+        kind, value = running.outcome()
+    assert kind == "error"
+    assert "JoinTimeoutError" in value
+    assert "max_wait_seconds=3600" in value
+    assert run.state == "TimedOut"  # Prefect's name for a failure by a TimeoutError
+    books.settle()
+    assert books.made == flows.RUNS
+    books.nothing_left()
+
+
+def an_hour_passes(flow_run_id: UUID) -> None:
+    """Put the deadline of a suspended flow run an hour back, in its record."""
+    [name] = records(flow_run_id)
+    with get_client(sync_client=True) as client:
+        head = json.loads(client.read_flow_run_input(flow_run_id, name))
+        passed = datetime.fromisoformat(head["deadline"]) - timedelta(hours=1)
+        client.delete_flow_run_input(flow_run_id, name)
+        head["deadline"] = passed.isoformat()
+        client.create_flow_run_input(flow_run_id, name, json.dumps(head))
+
+
+def test_dry_run_says_who_is_due_and_touches_nothing(start: Start, books: Books) -> None:
+    run = start()
+    run.suspends()
+    books.open_gate()
+    books.settle()
+    entry = entry_of(one_pass(dry_run=True), run.id)
+    assert entry is not None
+    assert (entry.action, entry.left) == ("resume", 0)
+    assert run.state == "Suspended"
+
+
+def test_new_code_with_other_inputs_waits_for_its_own_runs(start: Start, books: Books) -> None:
+    run = start()
+    run.suspends()
+    run.click()
+    run.flow = flows.waits_in_new_code
+    run.suspends()
+    assert len(records(run.id)) == 2
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    run.once_and_nothing_left([*TAGS, *(f"new-{number}" for number in range(flows.RUNS))])
+
+
+def test_sweep_without_grace_takes_nothing_from_a_suspended_flow_run(
+    start: Start, books: Books
+) -> None:
+    run = start()
+    run.suspends()
+    sweep(books.block, grace_seconds=0)
+    run.click()
+    sweep(books.block, grace_seconds=0)
+    run.suspends()
+    sweep(books.block, grace_seconds=0)
+    run.resumed_when_over()
+    sweep(books.block, grace_seconds=0)
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+def test_code_before_the_suspension_runs_again_and_a_task_with_a_persisted_result_does_not(
+    start: Start, books: Books, tmp_path: Path
+) -> None:
+    path = tmp_path / "notes"
+    run = start(flows.notes, path=str(path))
+    run.suspends()
+    run.resumed_when_over()
+    assert run.ends() == "a"
+    assert path.read_text().split() == ["code", "task", "code"]
+    run.once_and_nothing_left(["a"])
+
+
+@pytest.mark.parametrize(
+    ("flow", "more", "why"),
+    [
+        (flows.cannot, {"where": "subflow"}, "this is a subflow"),
+        (flows.cannot, {"where": "task"}, "this is a task"),
+        (flows.without_finalizer, {}, "the flow has no finalizer"),
+    ],
+)
+def test_where_nothing_can_suspend_it_waits_in_the_process_and_says_why(
+    start: Start, books: Books, flow: Flow[..., Any], more: dict[str, Any], why: str
+) -> None:
+    run = start(flow, **more)
+    with run.executes() as running:
+        running.wait_for_log(why)
+        assert run.state == "Running"
+        books.open_gate()
+        assert running.result() == ["a"]
+    assert running.log().count("without suspending") == 1
+    run.once_and_nothing_left(["a"])
+
+
+# What ends while it is suspended: Prefect runs no hook for it
+
+
+def test_flow_run_that_was_cancelled_while_suspended_is_released_at_the_next_pass(
+    start: Start, books: Books
+) -> None:
+    run = start()
+    run.suspends()
+    cancel(run.id)
+    assert run.state == "Cancelled"
+    entry = released_by_a_pass(run)
+    assert "Cancelled" in entry.reason
+    books.nothing_left()
+
+
+def test_flow_run_that_was_cancelled_while_resuming_is_released_at_the_next_pass(
+    start: Start, books: Books
+) -> None:
+    run = start()
+    run.suspends()
+    run.click()
+    assert run.state == "Resuming"
+    cancel(run.id)
+    released_by_a_pass(run)
+    books.nothing_left()
+
+
+def test_flow_run_that_was_deleted_while_suspended_is_released_once_its_process_gave_no_sign(
+    start: Start, books: Books
+) -> None:
+    run = start()
+    run.suspends()
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run(run.id)
+    assert until(lambda: entry_of(one_pass(books.block), run.id))
+    books.settle()
+    books.nothing_left()
+
+
+def test_flow_run_whose_prefect_deployment_was_deleted_ends_and_is_released(
+    start: Start, books: Books
+) -> None:
+    run = start()
+    run.suspends()
+    deployment_id = run.row.deployment_id
+    assert deployment_id is not None
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(deployment_id)
+    report = one_pass()
+    assert [entry.action for entry in report.entries if entry.flow_run_id == str(run.id)] == [
+        "fail",
+        "release",
+    ]
+    assert run.state == "Failed"
+    books.settle()
+    books.nothing_left()
+
+
+def test_suspension_of_a_users_own_is_not_touched(start: Start, books: Books) -> None:
+    run = start(flows.own_suspension)
+    run.suspends()
+    books.open_gate()
+    books.settle()
+    assert entry_of(one_pass(), run.id) is None
+    assert run.state == "Suspended"
+    run.click()
+    assert run.ends() == ["a"]
+    run.once_and_nothing_left(["a"])
+
+
+def cancel(flow_run_id: UUID) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run_id, Cancelling())
+
+
+def released_by_a_pass(run: Suspended) -> ResumeEntry:
+    entry = entry_of(one_pass(run.books.block), run.id)
+    assert entry is not None
+    assert entry.action == "release"
+    run.books.settle()
+    return entry
+
+
+# Flows of the package
+
+
+def test_fan_out_suspends_once_all_are_started_and_reports_all(start: Start, books: Books) -> None:
+    given = [{**GATED, "tag": tag} for tag in TAGS]
+    run = start(fan_out, assistant_id="counted", inputs=given, wait="suspend", stay_seconds=0)
+    run.suspends()
+    run.resumed_when_over()
+    result = run.ends()
+    assert [values["result"] for values in result.values] == TAGS
+    run.once_and_nothing_left()
+
+
+def test_saved_assistant_is_run_without_a_process(start: Start, books: Books) -> None:
+    LangGraphAssistant(credentials=LangGraphCredentials.load(books.block), assistant_id="counted").save(
+        books.block
+    )
+    run = start(run_assistant, input=GATED, wait="suspend", stay_seconds=0)
+    run.suspends()
+    run.resumed_when_over()
+    assert run.ends()["result"] == "a"
+    run.once_and_nothing_left(["a"])
+
+
+# Others at work on the same flow run
+
+
+def test_person_who_suspends_it_while_a_task_waits_cancels_no_run_and_all_are_adopted(
+    start: Start, books: Books
+) -> None:
+    run = start(flows.joins)
+    with run.executes() as running:
+        books.wait_for_execution("a")
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, SuspendedState(pause_key="a-person"))
+        assert run.state == "Suspended"
+        books.open_gate()
+        kind, _ = running.outcome()
+    assert kind == "error"
+    assert run.state == "Suspended"
+    assert entry_of(one_pass(), run.id) is None
+    run.click()
+    assert run.ends() == ["a"]
+    run.once_and_nothing_left(["a"])
+
+
+# Prefect fails
+
+
+STEPS = {
+    "when it records": ("POST", "/input$", b"langgraph-wait"),
+    "when it suspends": ("POST", "/set_state$", b"langgraph-wait"),
+}
+PASSES = {
+    "when it looks for suspended flow runs": ("POST", "/flow_runs/filter$"),
+    "when it reads a record": ("GET", "/input/"),
+    "when it resumes": ("POST", "/resume$"),
+}
+
+
+class OnceOf:
+    """A fault for the first request in which a word is found."""
+
+    def __init__(self, word: bytes, fault: Fault) -> None:
+        self._word, self._fault = word, fault
+        self.shown = False
+
+    async def apply(self, exchange: Exchange) -> None:
+        if not self.shown and self._word in exchange.request.body:
+            self.shown = True
+            await self._fault.apply(exchange)
+        else:
+            await exchange.relay()
+
+
+@pytest.fixture
+def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
+    with run_proxy(prefect_server.api_url.removesuffix("/api")) as proxy:
+        yield proxy
+
+
+def impatient(proxy: Proxy) -> dict[Any, Any]:
+    """Settings with which one failure of Prefect's is enough."""
+    return {PREFECT_API_URL: f"{proxy.url}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+
+
+@pytest.mark.parametrize("fault", [Answer(503), LoseResponse()], ids=["503", "answer lost"])
+@pytest.mark.parametrize("step", STEPS)
+def test_failure_of_prefect_while_it_suspends_is_waited_out_in_the_process(
+    start: Start, prefect_proxy: Proxy, step: str, fault: Fault
+) -> None:
+    run = start()
+    method, path, word = STEPS[step]
+    once = OnceOf(word, fault)
+    prefect_proxy.on(method, path, once, times=None)
+    settings = {setting.name: value for setting, value in impatient(prefect_proxy).items()}
+    with attempt(run.flow, run.id, run.folder, settings) as running:
+        assert running.outcome()[0] == "error"
+    assert once.shown
+    assert run.state == "Suspended"
+    assert len(records(run.id)) == 1
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+@pytest.mark.parametrize("step", PASSES)
+def test_failure_of_prefect_during_a_pass_leaves_it_to_the_next(
+    start: Start, books: Books, prefect_proxy: Proxy, step: str
+) -> None:
+    run = start()
+    run.suspends()
+    books.open_gate()
+    books.settle()
+    method, path = PASSES[step]
+    rule = prefect_proxy.on(method, path, Answer(503))
+    with temporary_settings(impatient(prefect_proxy)):
+        try:
+            report = one_pass()
+        except PrefectHTTPStatusError:
+            pass
+        else:
+            assert report.failures
+    assert rule.hits == 1
+    assert run.state == "Suspended"
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
