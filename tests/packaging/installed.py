@@ -26,7 +26,7 @@ modules = [m.name for m in pkgutil.walk_packages(prefect_langgraph.__path__, "pr
 for module in modules:
     if module != "prefect_langgraph.testing.plugin":  # needs pytest, which is an extra
         importlib.import_module(module)
-installed = importlib.metadata.distribution("prefect-langgraph")
+(installed,) = importlib.metadata.distributions(name="prefect-langgraph", path=[str(home.parents[1])])
 assert installed.version == prefect_langgraph.__version__, installed.version
 entries = {e.group: e for e in installed.entry_points}
 assert sorted(entries) == ["console_scripts", "prefect.collections"], entries
