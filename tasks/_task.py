@@ -149,7 +149,9 @@ async def _await(result: Awaitable[R], caller: tuple[str, int] | None) -> R:
         undone_if_interrupted.reset(token)
 
 
-def langgraph_task(name: str, *, run_name: RunName) -> Callable[[Callable[P, R]], LangGraphTask[P, R]]:
+def langgraph_task(
+    name: str, *, run_name: RunName, retries: int = RETRIES
+) -> Callable[[Callable[P, R]], LangGraphTask[P, R]]:
     """Make a function one of this package's tasks.
 
     Nothing is cached: two identical calls are two runs. Retries are for what is transient.
@@ -161,7 +163,7 @@ def langgraph_task(name: str, *, run_name: RunName) -> Callable[[Callable[P, R]]
             name=name,
             task_run_name=run_name,
             cache_policy=NO_CACHE,
-            retries=RETRIES,
+            retries=retries,
             retry_delay_seconds=RETRY_DELAYS,
             retry_condition_fn=is_transient,
         )
@@ -170,7 +172,7 @@ def langgraph_task(name: str, *, run_name: RunName) -> Callable[[Callable[P, R]]
 
 
 def faces(
-    operation: Callable[P, Coroutine[Any, Any, R]], *, run_name: RunName
+    operation: Callable[P, Coroutine[Any, Any, R]], *, run_name: RunName, retries: int = RETRIES
 ) -> tuple[LangGraphTask[P, R], LangGraphTask[P, Coroutine[Any, Any, R]]]:
     """The synchronous and the asynchronous task of an operation, which is named `_name`.
 
@@ -188,8 +190,8 @@ def faces(
 
     _name(face, name, operation.__doc__)
     _name(aface, f"a{name}", _twin_docstring(name, operation.__doc__))
-    decorate = langgraph_task(name, run_name=run_name)
-    adecorate = langgraph_task(name, run_name=run_name)
+    decorate = langgraph_task(name, run_name=run_name, retries=retries)
+    adecorate = langgraph_task(name, run_name=run_name, retries=retries)
     return decorate(face), adecorate(aface)
 
 

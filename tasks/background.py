@@ -207,7 +207,7 @@ async def _get_run(handle: RunHandle, *, credentials: Credentials = None) -> Run
     return await operations.get(context, handle, deadline=Deadline.after(patience))
 
 
-get_run, aget_run = faces(_get_run, run_name=named_by_handle("look at"))
+get_run, aget_run = faces(_get_run, run_name=named_by_handle("look at"), retries=0)
 
 
 async def _join_run(

@@ -204,7 +204,7 @@ async def _fate(context: Context, handle: RunHandle, on_timeout: OnTimeout) -> s
     """Cancel a run or leave it, now that nobody waits for it, and say which."""
     if on_timeout == "leave":
         return f"{_sentence(handle)} goes on; join it again."
-    if await let_go(context, handle):
+    if await context.deployment.clean_up(let_go(context, handle)):
         return f"{_sentence(handle)} was cancelled."
     return f"{_sentence(handle)} may still be running: that it was cancelled could not be confirmed."
 

@@ -400,7 +400,7 @@ class Waiter:
             watch.trouble(error, now)
             since = watch.trouble_since if watch.trouble_since is not None else now
             # The server answers others, so it is about this run.
-            own = error.status_code == 500 and self._answered > since + patience / 2
+            own = is_about_it(error) and self._answered > since + patience / 2
             if now - since >= patience and (own or not is_outage(error)):
                 watch.fail(error)
 
@@ -621,9 +621,12 @@ class _Lanes:
 
 def is_outage(error: DeploymentError) -> bool:
     """True for what a server does that is away or overloaded: it may last."""
-    if isinstance(error, UnreachableError):
-        return not error.unreadable
-    return isinstance(error, RateLimitedError)
+    return isinstance(error, UnreachableError | RateLimitedError)
+
+
+def is_about_it(error: DeploymentError) -> bool:
+    """True for an outage that may well be of one run only, as long as others get answers."""
+    return isinstance(error, UnreachableError) and (error.status_code == 500 or error.unreadable)
 
 
 def may_be_one(error: DeploymentError) -> bool:

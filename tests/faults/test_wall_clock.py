@@ -22,7 +22,6 @@ from prefect_langgraph import (
     acancel_runs,
     acreate_thread,
     adelete_thread,
-    afan_out,
     aget_run,
     aget_thread_state,
     ajoin_run,
@@ -107,7 +106,6 @@ LIMITED: dict[str, Call] = {
     "join_stream": lambda block, url: _streamed(
         ajoin_stream(handle_at(url), credentials=block, max_wait_seconds=LIMIT)
     ),
-    "fan_out": lambda block, _: afan_out("a", [{}, {}], credentials=block, max_wait_seconds=LIMIT),
     "sweep": lambda block, _: asweep(block, max_wait_seconds=LIMIT),
 }
 PATIENT: dict[str, Call] = {
