@@ -403,7 +403,7 @@ def fan_out(
         input_path: A path or URL, read through fsspec, of a JSON Lines file with one input per line.
         output_path: Where results go as JSON Lines: index, status, values, error, ids, seconds. A
             later run with the same path skips what succeeded and runs only the rest. An input is
-            recognised by its assistant, its value, config, context and metadata; the results of others
+            recognised by its assistant, its value, config, context and metadata; successes of others
             stay in the file, behind those of this call.
         rerun: True skips nothing: all inputs run again, and their results in the file are replaced.
         items: True reads each input as a `RunItem` with input, assistant_id, config, context, metadata.

@@ -9,7 +9,7 @@ the inputs, and then what it held of others.
 Invariants:
 - A file that is not of a fan-out is never written to.
 - A success is taken over for one input only, and only for one that is identical to its own.
-- Results of other inputs, and of other assistants, stay in the file.
+- Successes of other inputs, and of other assistants, stay in the file; their failures do not.
 - What a crash left of a line is cut off before anything is added.
 """
 
@@ -240,18 +240,20 @@ class ResultFile:
         yield from others
 
     def _copy_others(self, others: IO[bytes], ours: set[str]) -> None:
-        """Set aside the lines of other inputs: what is written now replaces the file."""
+        """Set aside the successes of other inputs: what is written now replaces the file."""
         if not self._fs.exists(self._place):
             return
-        fingerprints = set(self._fingerprints)
         with self._fs.open(self._place, "rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     return  # cut short by a crash
                 row = orjson.loads(line)
                 mark = (row["fingerprint"], row["run_id"])
-                again = row["fingerprint"] in fingerprints and row["status"] != RunStatus.SUCCESS
-                if not again and mark not in self._replaced and row["run_id"] not in ours:
+                if (
+                    row["status"] == RunStatus.SUCCESS
+                    and mark not in self._replaced
+                    and row["run_id"] not in ours
+                ):
                     others.write(line)
 
     def _write(self, lines: Iterable[bytes]) -> None:
