@@ -452,7 +452,9 @@ def test_late_renewal_keeps_the_schedule_that_was_set_meanwhile(
     assert cron.end_time is not None
     ended = cron.end_time
     proxy.on("PATCH", "/runs/crons/", Answer(503), times=None)
-    update_cron(cron, schedule="0 7 2 2 *", credentials=credentials)  # somebody else, past the proxy
+    update_cron(
+        cron.cron_id, schedule="0 7 2 2 *", credentials=credentials
+    )  # somebody else, past the proxy
     assert until(lambda: datetime.now(UTC) > ended)
     proxy.clear()
     assert until(lambda: proxy.done("PATCH", "/runs/crons/"))
@@ -472,7 +474,7 @@ def test_end_that_was_cleared_meanwhile_stays_so(
     cron = create_cron(
         "worker", YEARLY, lease=timedelta(seconds=1.2), metadata=tag, credentials=through_proxy
     )
-    update_cron(cron, end_time=None, credentials=credentials)
+    update_cron(cron.cron_id, end_time=None, credentials=credentials)
     later = datetime.now(UTC) + timedelta(seconds=2.5)
     assert until(lambda: datetime.now(UTC) > later)
     [row] = client.crons.search(metadata=tag)
