@@ -57,7 +57,8 @@ def test_threads_of_joined_runs_go_together_and_without_a_warning(
 
     assert work() == [*map(str, range(20)), "alone"]
     assert everything(guarded) == []
-    assert guarded.count("DELETE", THREAD) == 0
+    # One at most is of a copy, by which the graph's output is learned.
+    assert guarded.count("DELETE", THREAD) <= 1
     assert len(guarded.seen("POST", PRUNE)) <= 6
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
 
