@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (

@@ -19,7 +19,7 @@ import pytest
 
 from browser.chromium import Page, run_chromium
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def shown(prefect_pages: PrefectServer, langgraph_server: LangGraphServer) -> Sh
 
 
 @pytest.fixture(scope="session")
-def everyday(prefect_pages: PrefectServer, langgraph_server: LangGraphServer) -> Shown:
+def typical(prefect_pages: PrefectServer, langgraph_server: LangGraphServer) -> Shown:
     """Everything else to look at."""
-    return _after("everyday.py", prefect_pages, langgraph_server)
+    return _after("typical_runs.py", prefect_pages, langgraph_server)
 
 
 def _after(script: str, server: PrefectServer, langgraph_server: LangGraphServer) -> Shown:

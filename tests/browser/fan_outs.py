@@ -48,7 +48,7 @@ def chance(dice: random.Random) -> tuple[RunStatus, RunFailure | None]:
     return dice.choice([RunStatus.INTERRUPTED, RunStatus.TIMEOUT, RunStatus.LOST]), None
 
 
-def play_many() -> str:
+def report_of_many() -> str:
     """The report of a fan-out whose runs take their time on a clock of its own."""
     dice, now = random.Random(7), [0.0]  # noqa: S311 a picture, no secret
     began = datetime(2026, 1, 1, tzinfo=UTC)
@@ -90,7 +90,7 @@ def play_many() -> str:
 
 @flow(name="ten-thousand")
 def many() -> str:
-    markdown = play_many()
+    markdown = report_of_many()
 
     async def publish() -> None:
         await publish_report(

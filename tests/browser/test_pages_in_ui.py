@@ -14,7 +14,7 @@ import pytest
 
 from browser.chromium import Page
 from browser.conftest import Shown
-from browser.everyday import OWNER, SOURCES
+from browser.typical_runs import OWNER, SOURCES
 from prefect_langgraph.testing import LangGraphServer
 
 OUTPUT = Path(__file__).resolve().parents[2] / "output" / "browser"
@@ -64,8 +64,8 @@ def show_table(page: Page, shown: Shown, artifact: dict[str, Any], pages: str) -
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def test_names_of_flow_runs_say_what_ran(page: Page, shown: Shown, everyday: Shown) -> None:
-    text = show(page, everyday, "/runs?limit=100", "v2", "research ants", height=2400)
+def test_names_of_flow_runs_say_what_ran(page: Page, shown: Shown, typical: Shown) -> None:
+    text = show(page, typical, "/runs?limit=100", "v2", "research ants", height=2400)
     page.screenshot(OUTPUT / "flow-runs.png")
     for name in (
         "research ants",
@@ -80,11 +80,11 @@ def test_names_of_flow_runs_say_what_ran(page: Page, shown: Shown, everyday: Sho
 
 @pytest.mark.parametrize("pages", PAGES)
 def test_flow_run_shows_a_graph_with_names_that_say_what_ran_and_a_log_that_tells_of_it(
-    page: Page, everyday: Shown, pages: str
+    page: Page, typical: Shown, pages: str
 ) -> None:
     # Its last line: a page holds as many lines as fit.
-    flow_run = f"/runs/flow-run/{everyday.flow_runs['research']}"
-    text = show(page, everyday, flow_run, pages, "threads deleted", height=3000)
+    flow_run = f"/runs/flow-run/{typical.flow_runs['research']}"
+    text = show(page, typical, flow_run, pages, "threads deleted", height=3000)
     for line in (
         " of answer on thread ",
         ": ended, success after ",
@@ -97,21 +97,21 @@ def test_flow_run_shows_a_graph_with_names_that_say_what_ran_and_a_log_that_tell
     page.wait_for(f"{GREEN}.then(share => share > 0.012)")
     page.screenshot(OUTPUT / f"research-{pages}.png")
     # This is what it draws.
-    assert sorted(everyday.drawn("research")) == sorted(["create thread", *IN_GRAPH])
+    assert sorted(typical.drawn("research")) == sorted(["create thread", *IN_GRAPH])
 
 
-def test_task_runs_of_a_flow_run_are_listed_by_what_ran(page: Page, everyday: Shown) -> None:
-    flow_run = f"/runs/flow-run/{everyday.flow_runs['research']}?tab=TaskRuns"
-    text = show(page, everyday, flow_run, "v2", "run chat")
+def test_task_runs_of_a_flow_run_are_listed_by_what_ran(page: Page, typical: Shown) -> None:
+    flow_run = f"/runs/flow-run/{typical.flow_runs['research']}?tab=TaskRuns"
+    text = show(page, typical, flow_run, "v2", "run chat")
     page.screenshot(OUTPUT / "task-runs.png")
     for name in IN_GRAPH:
         assert f"\n{name}\n" in text
 
 
 @pytest.mark.parametrize("pages", PAGES)
-def test_cron_plan_is_a_table_of_what_became_of_each(page: Page, everyday: Shown, pages: str) -> None:
-    (artifact,) = everyday.artifacts("crons", "table")
-    rows = show_table(page, everyday, artifact, pages)
+def test_cron_plan_is_a_table_of_what_became_of_each(page: Page, typical: Shown, pages: str) -> None:
+    (artifact,) = typical.artifacts("crons", "table")
+    rows = show_table(page, typical, artifact, pages)
     page.screenshot(OUTPUT / f"cron-plan-{pages}.png")
     assert artifact["description"].startswith(f"Crons of '{OWNER}': 1 updated, 1 created, 1 deleted")
     assert list(rows[0])[:5] == ["action", "name", "schedule", "timezone", "differs"]
@@ -126,10 +126,10 @@ def test_cron_plan_is_a_table_of_what_became_of_each(page: Page, everyday: Shown
 
 @pytest.mark.parametrize("pages", PAGES)
 def test_sweep_report_says_what_it_released_and_what_it_left(
-    page: Page, everyday: Shown, pages: str
+    page: Page, typical: Shown, pages: str
 ) -> None:
-    (artifact,) = everyday.artifacts("morning", "table")
-    rows = {row["flow run"]: row for row in show_table(page, everyday, artifact, pages)}
+    (artifact,) = typical.artifacts("morning", "table")
+    rows = {row["flow run"]: row for row in show_table(page, typical, artifact, pages)}
     page.screenshot(OUTPUT / f"sweep-{pages}.png")
     assert artifact["description"] == (
         "Released 1 active run, 1 thread of 1 flow run. 1 flow run was left alone."
@@ -142,18 +142,18 @@ def test_sweep_report_says_what_it_released_and_what_it_left(
     assert rows["research ants"]["action"] == "nothing to release"
 
 
-def test_values_that_an_assistant_came_to_are_a_table(page: Page, everyday: Shown) -> None:
-    (values,) = everyday.artifacts("assistant", "table")
-    assert show_table(page, everyday, values, "v2") == [
+def test_values_that_an_assistant_came_to_are_a_table(page: Page, typical: Shown) -> None:
+    (values,) = typical.artifacts("assistant", "table")
+    assert show_table(page, typical, values, "v2") == [
         {"name": "question", "value": "What is 6 x 7?"},
         {"name": "answer", "value": "You asked: What is 6 x 7?"},
     ]
     page.screenshot(OUTPUT / "assistant.png")
 
 
-def test_firings_of_a_cron_window_are_a_table(page: Page, everyday: Shown) -> None:
-    (fired,) = everyday.artifacts("window", "table")
-    rows = show_table(page, everyday, fired, "v1")
+def test_firings_of_a_cron_window_are_a_table(page: Page, typical: Shown) -> None:
+    (fired,) = typical.artifacts("window", "table")
+    rows = show_table(page, typical, fired, "v1")
     page.screenshot(OUTPUT / "cron-window.png")
     assert {row["status"] for row in rows} == {"success"}
     assert all(row["fired"].endswith(" UTC") for row in rows)
@@ -176,9 +176,9 @@ FORMS = {
 @pytest.mark.parametrize("block", FORMS)
 @pytest.mark.parametrize("pages", PAGES)
 def test_form_of_a_block_asks_in_a_sensible_order(
-    page: Page, everyday: Shown, block: str, pages: str
+    page: Page, typical: Shown, block: str, pages: str
 ) -> None:
-    text = show(page, everyday, f"/blocks/catalog/{block}/create", pages, FORMS[block][-1], height=1700)
+    text = show(page, typical, f"/blocks/catalog/{block}/create", pages, FORMS[block][-1], height=1700)
     page.screenshot(OUTPUT / f"{block}-{pages}.png")
     lines = text.splitlines()
     labels = [line.removesuffix(" (Optional)") for line in lines[lines.index("Create") :]]

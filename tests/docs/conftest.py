@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
+from support.plain_sdk import sync_sdk
 
 ROOT = Path(__file__).resolve().parents[2]
 

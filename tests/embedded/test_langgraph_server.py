@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from plain_sdk import sync_sdk
 from prefect_langgraph.testing import LangGraphServer, ServerStartError, run_langgraph_server
-from waiting import until
+from support.plain_sdk import sync_sdk
+from support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "examples" / "agent" / "langgraph.json"

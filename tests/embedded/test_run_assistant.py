@@ -11,7 +11,6 @@ import httpx
 import pytest
 from prefect.states import State
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     JoinTimeoutError,
     LangGraphAssistant,
@@ -22,7 +21,8 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.flows.run_assistant import SHOWN_CHARACTERS, table_rows
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
-from server.owned import left_by
+from support.leftovers import left_by
+from support.plain_sdk import sync_sdk
 
 
 @pytest.fixture

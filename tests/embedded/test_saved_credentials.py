@@ -9,7 +9,6 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     LangGraphAssistant,
     LangGraphCredentials,
@@ -20,6 +19,7 @@ from prefect_langgraph import (
 from prefect_langgraph.blocks.credentials import resolve, resolve_for
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from proxy import Answer, Fault, LoseRequest, run_proxy
+from support.plain_sdk import sync_sdk
 
 URL = "http://localhost:2024"
 KEY = "lsv2_pt_s3cr3t"

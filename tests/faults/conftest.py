@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from faults._books import Books
-from plain_sdk import sync_sdk
+from faults.tally import Tally
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
 from proxy import Proxy, run_proxy
+from support.plain_sdk import sync_sdk
 
 CONFIG = Path(__file__).parent / "server" / "langgraph.json"
 
@@ -40,30 +40,30 @@ def proxy(fault_server: LangGraphServer) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def books(
+def tally(
     prefect_server: PrefectServer, fault_server: LangGraphServer, proxy: Proxy, executions: Path
-) -> Iterator[Books]:
-    """The books of a test that begins and ends with an empty server."""
-    with _books(proxy, fault_server, executions, patience_seconds=5) as books:
-        yield books
+) -> Iterator[Tally]:
+    """The tally of a test that begins and ends with an empty server."""
+    with _tally(proxy, fault_server, executions, patience_seconds=5) as tally:
+        yield tally
 
 
 @pytest.fixture
 def impatient(
     prefect_server: PrefectServer, fault_server: LangGraphServer, proxy: Proxy, executions: Path
-) -> Iterator[Books]:
+) -> Iterator[Tally]:
     """The same with a block by which a call gives up soon, so that its task is retried."""
-    with _books(proxy, fault_server, executions, patience_seconds=0.5) as books:
-        yield books
+    with _tally(proxy, fault_server, executions, patience_seconds=0.5) as tally:
+        yield tally
 
 
 @contextmanager
-def _books(
+def _tally(
     proxy: Proxy, server: LangGraphServer, executions: Path, *, patience_seconds: float
-) -> Iterator[Books]:
+) -> Iterator[Tally]:
     block = f"fault-{uuid.uuid4().hex[:12]}"
     LangGraphCredentials(url=proxy.url, patience_seconds=patience_seconds).save(block)
     with sync_sdk(server.url) as client:
-        books = Books(proxy, client, executions, block)
-        yield books
-        books.clear()
+        tally = Tally(proxy, client, executions, block)
+        yield tally
+        tally.clear()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from faults._books import BATCH, CANCEL, RUN, Books
-from faults._faults import Only
+from faults.conditional_faults import Only
+from faults.tally import BATCH, CANCEL, RUN, Tally
 from prefect_langgraph import (
     AuthenticationError,
     InvalidRequestError,
@@ -76,16 +76,16 @@ class While:
 
 
 @pytest.fixture
-def calm(books: Books) -> Books:
-    """Books of a block with much patience: what is asked again is asked until the gateway is gone."""
-    block = f"{books.block}-calm"
-    LangGraphCredentials(url=books.proxy.url, patience_seconds=60).save(block)
-    books.block = block
-    return books
+def calm(tally: Tally) -> Tally:
+    """The tally of a block with much patience: requests are repeated until the gateway is gone."""
+    block = f"{tally.block}-calm"
+    LangGraphCredentials(url=tally.proxy.url, patience_seconds=60).save(block)
+    tally.block = block
+    return tally
 
 
 @pytest.mark.parametrize("page", PAGES, ids=said)
-def test_answer_that_is_not_the_servers_ends_no_wait(calm: Books, page: Answer) -> None:
+def test_answer_that_is_not_the_servers_ends_no_wait(calm: Tally, page: Answer) -> None:
     gateway = While(page)
     calm.proxy.on("*", POLL, gateway, times=None)
 
@@ -111,7 +111,7 @@ def test_answer_that_is_not_the_servers_ends_no_wait(calm: Books, page: Answer) 
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if (page.status, page.body) != (200, [])], ids=said
 )
-def test_every_request_of_a_call_outlives_the_answers_of_a_gateway(books: Books, page: Answer) -> None:
+def test_every_request_of_a_call_outlives_the_answers_of_a_gateway(tally: Tally, page: Answer) -> None:
     met: set[str] = set()
 
     def first(request: Request) -> bool:
@@ -121,21 +121,21 @@ def test_every_request_of_a_call_outlives_the_answers_of_a_gateway(books: Books,
         met.add(kind)
         return new
 
-    books.proxy.on("*", "", Only(first, page), times=None)
+    tally.proxy.on("*", "", Only(first, page), times=None)
 
     @flow
     def calls() -> list[str]:
-        one = run_stateless("counted", {"tag": "a"}, credentials=books.block)
-        handles = start_runs("counted", [{"tag": "b"}, {"tag": "c"}], credentials=books.block)
+        one = run_stateless("counted", {"tag": "a"}, credentials=tally.block)
+        handles = start_runs("counted", [{"tag": "b"}, {"tag": "c"}], credentials=tally.block)
         return [one["result"], *(values["result"] for values in join_runs(handles).values)]
 
     assert calls() == ["a", "b", "c"]
-    assert books.made == 3
-    assert books.executed == dict.fromkeys("abc", 1)
-    books.nothing_left()
+    assert tally.made == 3
+    assert tally.executed == dict.fromkeys("abc", 1)
+    tally.nothing_left()
 
 
-def test_gateway_that_stays_is_unreachable_and_not_a_lost_run(impatient: Books) -> None:
+def test_gateway_that_stays_is_unreachable_and_not_a_lost_run(impatient: Tally) -> None:
     handle = start_run("counted", {"tag": "a", "gate": True}, credentials=impatient.block)
     impatient.proxy.on("*", "", gateway_page(404), times=None)
     with pytest.raises(UnreachableError, match="404"):
@@ -145,22 +145,24 @@ def test_gateway_that_stays_is_unreachable_and_not_a_lost_run(impatient: Books) 
     assert join_run(handle)["result"] == "a"
 
 
-def test_servers_own_404_is_a_lost_run_only_after_the_patience_of_the_connection(books: Books) -> None:
-    handle = start_run("counted", {"tag": "a", "gate": True}, credentials=books.block)
+def test_servers_own_404_is_a_lost_run_only_after_the_patience_of_the_connection(
+    tally: Tally,
+) -> None:
+    handle = start_run("counted", {"tag": "a", "gate": True}, credentials=tally.block)
     gone = While(Answer(404, {"detail": "Thread not found"}))
-    books.proxy.on("*", POLL, gone, times=None)
+    tally.proxy.on("*", POLL, gone, times=None)
     results: list[Any] = []
     waiting = threading.Thread(target=lambda: results.append(join_run(handle)["result"]))
     waiting.start()
-    books.wait_for_execution("a")
+    tally.wait_for_execution("a")
     # Restored from a backup, or started with an empty memory, a server says so for seconds.
     gone.meet(9)
-    books.open_gate()
+    tally.open_gate()
     waiting.join(60)
     assert results == ["a"]
 
 
-def test_run_that_the_server_keeps_denying_is_lost(impatient: Books) -> None:
+def test_run_that_the_server_keeps_denying_is_lost(impatient: Tally) -> None:
     handle = start_run("counted", {"tag": "a", "gate": True}, credentials=impatient.block)
     impatient.proxy.on("*", POLL, Answer(404, {"detail": "Thread not found"}), times=None)
     with pytest.raises(RunLostError):
@@ -189,16 +191,16 @@ class Guard:
 
 
 @pytest.fixture
-def guard(books: Books) -> Guard:
+def guard(tally: Tally) -> Guard:
     guard = Guard("first-key")
-    save_key(books, "first-key")
-    books.proxy.on("*", "", guard, times=None)
+    save_key(tally, "first-key")
+    tally.proxy.on("*", "", guard, times=None)
     return guard
 
 
-def save_key(books: Books, key: str, patience_seconds: float = 5) -> None:
-    block = LangGraphCredentials(url=books.proxy.url, api_key=key, patience_seconds=patience_seconds)
-    block.save(books.block, overwrite=True)
+def save_key(tally: Tally, key: str, patience_seconds: float = 5) -> None:
+    block = LangGraphCredentials(url=tally.proxy.url, api_key=key, patience_seconds=patience_seconds)
+    block.save(tally.block, overwrite=True)
 
 
 def wait_until(true: Any) -> None:
@@ -209,54 +211,54 @@ def wait_until(true: Any) -> None:
 
 
 def test_wait_that_began_before_the_key_was_rotated_goes_on_with_the_new_one(
-    books: Books, guard: Guard
+    tally: Tally, guard: Guard
 ) -> None:
     @flow
     def calls() -> tuple[list[str], str]:
         given = [{"tag": tag, "gate": True} for tag in "ab"]
-        handles = start_runs("counted", given, credentials=books.block)
+        handles = start_runs("counted", given, credentials=tally.block)
         many = join_runs.submit(handles)
-        one = run_stateless.submit("counted", {"tag": "c", "gate": True}, credentials=books.block)
-        books.wait_for_execution("c")
+        one = run_stateless.submit("counted", {"tag": "c", "gate": True}, credentials=tally.block)
+        tally.wait_for_execution("c")
         guard.key = "second-key"
         # The old key is refused before the new one is in the block.
         wait_until(lambda: guard.refused)
-        save_key(books, "second-key")
-        books.open_gate()
+        save_key(tally, "second-key")
+        tally.open_gate()
         return [values["result"] for values in many.result().values], one.result()["result"]
 
     assert calls() == (["a", "b"], "c")
     assert guard.refused
-    assert books.made == 3
+    assert tally.made == 3
 
 
 def test_call_after_the_rotation_uses_the_new_key_though_the_old_one_is_remembered(
-    books: Books, guard: Guard
+    tally: Tally, guard: Guard
 ) -> None:
-    assert run_stateless("counted", {"tag": "a"}, credentials=books.block)["result"] == "a"
+    assert run_stateless("counted", {"tag": "a"}, credentials=tally.block)["result"] == "a"
     guard.key = "second-key"
-    save_key(books, "second-key")
-    assert run_stateless("counted", {"tag": "b"}, credentials=books.block)["result"] == "b"
+    save_key(tally, "second-key")
+    assert run_stateless("counted", {"tag": "b"}, credentials=tally.block)["result"] == "b"
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_one_refusal_of_the_key_in_the_middle_of_a_wait_does_not_end_it(
-    books: Books, status: int
+    tally: Tally, status: int
 ) -> None:
-    handle = start_run("counted", {"tag": "a", "gate": True}, credentials=books.block)
-    refusal = books.proxy.on("*", POLL, Answer(status, {"detail": "no"}), times=2)
+    handle = start_run("counted", {"tag": "a", "gate": True}, credentials=tally.block)
+    refusal = tally.proxy.on("*", POLL, Answer(status, {"detail": "no"}), times=2)
     results: list[Any] = []
     waiting = threading.Thread(target=lambda: results.append(join_run(handle)["result"]))
     waiting.start()
     wait_until(lambda: refusal.hits == 2)
-    books.open_gate()
+    tally.open_gate()
     waiting.join(60)
     assert results == ["a"]
 
 
 @pytest.mark.parametrize(("on_timeout", "goes_on"), [("cancel", False), ("leave", True)])
 def test_key_that_stays_refused_ends_the_wait_and_the_run_does_as_on_timeout_says(
-    impatient: Books, on_timeout: Any, goes_on: bool
+    impatient: Tally, on_timeout: Any, goes_on: bool
 ) -> None:
     # Only what reads is refused: the run can be cancelled.
     refusal = Answer(401, {"detail": "no"})
@@ -284,7 +286,7 @@ def test_key_that_stays_refused_ends_the_wait_and_the_run_does_as_on_timeout_say
 
 @pytest.mark.parametrize(("on_timeout", "goes_on"), [("cancel", False), ("leave", True)])
 def test_key_that_stays_refused_ends_a_join_and_its_runs_do_as_on_timeout_says(
-    impatient: Books, on_timeout: Any, goes_on: bool
+    impatient: Tally, on_timeout: Any, goes_on: bool
 ) -> None:
     refusal = Answer(401, {"detail": "no"})
 
@@ -307,11 +309,11 @@ def test_key_that_stays_refused_ends_a_join_and_its_runs_do_as_on_timeout_says(
     impatient.settle()
 
 
-def test_key_that_is_wrong_from_the_start_is_refused_at_once(books: Books, guard: Guard) -> None:
-    save_key(books, "wrong-key", patience_seconds=600)
+def test_key_that_is_wrong_from_the_start_is_refused_at_once(tally: Tally, guard: Guard) -> None:
+    save_key(tally, "wrong-key", patience_seconds=600)
     with pytest.raises(AuthenticationError):
-        start_run.with_options(retries=0)("counted", {"tag": "a"}, credentials=books.block)
-    assert books.made == 0
+        start_run.with_options(retries=0)("counted", {"tag": "a"}, credentials=tally.block)
+    assert tally.made == 0
 
 
 # -- one input that the server cannot bear ---------------------------------------------------------
@@ -321,22 +323,22 @@ def poisoned(request: Request) -> bool:
     return b'"poison' in request.body
 
 
-def test_input_that_the_server_fails_on_is_refused_and_not_an_outage(books: Books) -> None:
-    books.proxy.on("POST", RUN, Only(poisoned, unhandled_500()), times=None)
+def test_input_that_the_server_fails_on_is_refused_and_not_an_outage(tally: Tally) -> None:
+    tally.proxy.on("POST", RUN, Only(poisoned, unhandled_500()), times=None)
 
     @flow
     def calls() -> Any:
-        return run_stateless("counted", {"tag": "poison"}, credentials=books.block)
+        return run_stateless("counted", {"tag": "poison"}, credentials=tally.block)
 
     with pytest.raises(InvalidRequestError, match="500") as caught:
         calls()
     assert "poison" not in str(caught.value)
-    books.nothing_left()
+    tally.nothing_left()
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_input_that_the_server_fails_on_takes_no_other_of_the_batch_with_it(
-    calm: Books, count: int
+    calm: Tally, count: int
 ) -> None:
     # The patience of an outage is not what this takes.
     calm.proxy.on("POST", f"{RUN}|{BATCH}", Only(poisoned, unhandled_500()), times=None)
@@ -356,13 +358,13 @@ def test_input_that_the_server_fails_on_takes_no_other_of_the_batch_with_it(
 
 
 def test_caller_cancelled_while_the_server_says_later_ends_promptly_and_sends_no_more(
-    books: Books,
+    tally: Tally,
 ) -> None:
-    later = books.proxy.on("POST", RUN, Answer(429, retry_after=600), times=None)
+    later = tally.proxy.on("POST", RUN, Answer(429, retry_after=600), times=None)
 
     @flow
     async def calls() -> float:
-        call = asyncio.create_task(astart_run("counted", {"tag": "a"}, credentials=books.block))
+        call = asyncio.create_task(astart_run("counted", {"tag": "a"}, credentials=tally.block))
         while not later.hits:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         began = time.monotonic()
@@ -373,10 +375,10 @@ def test_caller_cancelled_while_the_server_says_later_ends_promptly_and_sends_no
 
     assert asyncio.run(calls()) < 5
     assert later.hits == 1
-    books.nothing_left()
+    tally.nothing_left()
 
 
-def test_caller_cancelled_while_its_create_is_lost_leaves_no_run(books: Books) -> None:
+def test_caller_cancelled_while_its_create_is_lost_leaves_no_run(tally: Tally) -> None:
     hold = Hold(answer=True)
 
     class HeldThenLost:
@@ -387,12 +389,12 @@ def test_caller_cancelled_while_its_create_is_lost_leaves_no_run(books: Books) -
                 await asyncio.sleep(0.01)
             exchange.hang_up()
 
-    books.proxy.on("POST", RUN, HeldThenLost())
+    tally.proxy.on("POST", RUN, HeldThenLost())
 
     @flow
     async def calls() -> None:
         work = {"tag": "a", "gate": True}
-        call = asyncio.create_task(astart_run("counted", work, credentials=books.block))
+        call = asyncio.create_task(astart_run("counted", work, credentials=tally.block))
         await asyncio.to_thread(hold.reached.wait, 30)
         call.cancel()
         hold.release()
@@ -400,21 +402,21 @@ def test_caller_cancelled_while_its_create_is_lost_leaves_no_run(books: Books) -
             await call
 
     asyncio.run(calls())
-    assert books.made == 1
-    books.nothing_left()
+    assert tally.made == 1
+    tally.nothing_left()
 
 
-def test_start_that_is_cancelled_around_its_success_leaves_no_run(books: Books) -> None:
+def test_start_that_is_cancelled_around_its_success_leaves_no_run(tally: Tally) -> None:
     """All around the moment: the caller has the handle, or there is no run."""
 
     @flow
     async def calls() -> list[RunHandle]:
         began = time.monotonic()
-        kept = [await astart_run("counted", {"tag": "first", "gate": True}, credentials=books.block)]
+        kept = [await astart_run("counted", {"tag": "first", "gate": True}, credentials=tally.block)]
         took = time.monotonic() - began
         for number in range(30):
             work = {"tag": str(number), "gate": True}
-            call = asyncio.create_task(astart_run("counted", work, credentials=books.block))
+            call = asyncio.create_task(astart_run("counted", work, credentials=tally.block))
             await asyncio.wait([call], timeout=took * (0.2 + number / 20))
             call.cancel()
             try:
@@ -424,5 +426,5 @@ def test_start_that_is_cancelled_around_its_success_leaves_no_run(books: Books) 
         return kept
 
     kept = asyncio.run(calls())
-    alive = set(books.active())
+    alive = set(tally.active())
     assert alive == {handle.run_id for handle in kept}

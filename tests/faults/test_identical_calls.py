@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prefect import flow, task, unmapped
 
-from faults import _flows as flows
-from faults._books import Books
+from faults import flows
+from faults.tally import Tally
 from prefect_langgraph import (
     RunCancelledError,
     RunFailedError,
@@ -57,39 +57,39 @@ def ids_of(handles: list[RunHandle]) -> set[str]:
     return {handle.run_id for handle in handles}
 
 
-def check(books: Books, attempts: list[list[RunHandle]], made: int) -> None:
+def check(tally: Tally, attempts: list[list[RunHandle]], made: int) -> None:
     """Both attempts had the same runs, all different."""
     first, second = attempts
     assert len(ids_of(first)) == len(first)
     assert ids_of(first) == ids_of(second)
     assert {handle.origin for handle in first} == {"started"}
     assert {handle.origin for handle in second} == {"adopted"}
-    assert books.made == made
-    books.settle()
-    books.clear()
+    assert tally.made == made
+    tally.settle()
+    tally.clear()
 
 
 @pytest.mark.parametrize("style", [in_a_loop, mapped, submitted, in_one_batch])
 def test_identical_calls_are_separate_runs_and_found_again_by_the_next_attempt(
-    books: Books, style: Callable[[str], list[RunHandle]]
+    tally: Tally, style: Callable[[str], list[RunHandle]]
 ) -> None:
     attempts: list[list[RunHandle]] = []
 
     @flow(retries=1)
     def calls() -> None:
-        attempts.append(style(books.block))
+        attempts.append(style(tally.block))
         if len(attempts) == 1:
             raise AgainError
 
     calls()
-    check(books, attempts, made=4)
+    check(tally, attempts, made=4)
 
 
-def test_identical_calls_gathered_are_separate_runs_and_found_again(books: Books) -> None:
+def test_identical_calls_gathered_are_separate_runs_and_found_again(tally: Tally) -> None:
     attempts: list[list[RunHandle]] = []
 
     def start() -> Coroutine[Any, Any, RunHandle]:
-        return astart_run("counted", WORK, credentials=books.block)
+        return astart_run("counted", WORK, credentials=tally.block)
 
     @flow(retries=1)
     async def calls() -> None:
@@ -98,21 +98,23 @@ def test_identical_calls_gathered_are_separate_runs_and_found_again(books: Books
             raise AgainError
 
     asyncio.run(calls())
-    check(books, attempts, made=4)
+    check(tally, attempts, made=4)
 
 
-def test_identical_calls_in_a_process_pool_are_separate_runs_and_found_again(books: Books) -> None:
+def test_identical_calls_in_a_process_pool_are_separate_runs_and_found_again(
+    tally: Tally,
+) -> None:
     flows.POOLED.clear()
-    flows.pooled(books.block)
-    check(books, flows.POOLED, made=4)
+    flows.pooled(tally.block)
+    check(tally, flows.POOLED, made=4)
 
 
-def test_retried_tasks_of_a_user_meet_their_own_runs(books: Books) -> None:
+def test_retried_tasks_of_a_user_meet_their_own_runs(tally: Tally) -> None:
     seen: dict[int, list[str]] = {}
 
     @task(retries=1)
     def step(number: int) -> str:
-        handles = [start_run("counted", WORK, credentials=books.block) for _ in range(2)]
+        handles = [start_run("counted", WORK, credentials=tally.block) for _ in range(2)]
         seen.setdefault(number, []).append(" ".join(handle.run_id for handle in handles))
         if len(seen[number]) == 1:
             raise AgainError
@@ -125,16 +127,16 @@ def test_retried_tasks_of_a_user_meet_their_own_runs(books: Books) -> None:
     assert calls() == ["same same"] * 3
     assert all(first == again for first, again in seen.values())
     assert len(set(" ".join(first for first, _ in seen.values()).split())) == 6
-    assert books.made == 6
-    books.nothing_left()
+    assert tally.made == 6
+    tally.nothing_left()
 
 
-def test_subflow_is_executed_again_with_the_flow_around_it_and_adopts(books: Books) -> None:
+def test_subflow_is_executed_again_with_the_flow_around_it_and_adopts(tally: Tally) -> None:
     attempts: list[list[RunHandle]] = []
 
     @flow
     def inner() -> list[RunHandle]:
-        return in_a_loop(books.block)
+        return in_a_loop(tally.block)
 
     @flow(retries=1)
     def outer() -> None:
@@ -143,15 +145,15 @@ def test_subflow_is_executed_again_with_the_flow_around_it_and_adopts(books: Boo
             raise AgainError
 
     outer()
-    check(books, attempts, made=4)
+    check(tally, attempts, made=4)
 
 
-def test_subflow_in_a_retried_task_starts_again(books: Books) -> None:
+def test_subflow_in_a_retried_task_starts_again(tally: Tally) -> None:
     attempts: list[list[RunHandle]] = []
 
     @flow
     def inner() -> list[RunHandle]:
-        return [start_run("counted", WORK, credentials=books.block)]
+        return [start_run("counted", WORK, credentials=tally.block)]
 
     @task(retries=1)
     def step() -> None:
@@ -165,16 +167,16 @@ def test_subflow_in_a_retried_task_starts_again(books: Books) -> None:
 
     outer()
     assert ids_of(attempts[0]) != ids_of(attempts[1])
-    assert books.made == 2
-    books.settle()
+    assert tally.made == 2
+    tally.settle()
 
 
-def test_idempotency_key_settles_it_for_a_subflow_in_a_retried_task(books: Books) -> None:
+def test_idempotency_key_settles_it_for_a_subflow_in_a_retried_task(tally: Tally) -> None:
     attempts: list[list[RunHandle]] = []
 
     @flow
     def inner() -> list[RunHandle]:
-        return [start_run("counted", WORK, credentials=books.block, idempotency_key="mine")]
+        return [start_run("counted", WORK, credentials=tally.block, idempotency_key="mine")]
 
     @task(retries=1)
     def step() -> None:
@@ -187,7 +189,7 @@ def test_idempotency_key_settles_it_for_a_subflow_in_a_retried_task(books: Books
         step()
 
     outer()
-    check(books, attempts, made=1)
+    check(tally, attempts, made=1)
 
 
 def fails(block: str) -> None:
@@ -210,52 +212,54 @@ def is_too_late(block: str) -> None:
 
 @pytest.mark.parametrize("ends", [fails, is_cancelled, is_too_late])
 def test_run_that_did_not_succeed_gets_a_fresh_attempt(
-    books: Books, ends: Callable[[str], None]
+    tally: Tally, ends: Callable[[str], None]
 ) -> None:
     origins: list[str] = []
 
-    @with_finalizer(books.block)
+    @with_finalizer(tally.block)
     @flow(retries=1)
     def calls() -> Any:
         if not origins:
-            ends(books.block)
+            ends(tally.block)
             origins.append("")
             raise AgainError
-        books.open_gate()
-        handle = start_run("counted", FIRST_FAILS if ends is fails else GATED, credentials=books.block)
+        tally.open_gate()
+        handle = start_run("counted", FIRST_FAILS if ends is fails else GATED, credentials=tally.block)
         origins.append(handle.origin)
         return join_run(handle)["result"]
 
     assert calls() == "same"
     assert origins[1:] == ["restarted"]
-    assert books.made == 2
-    books.nothing_left()
+    assert tally.made == 2
+    tally.nothing_left()
 
 
-def test_failed_items_of_a_batch_get_a_fresh_attempt_and_the_others_are_adopted(books: Books) -> None:
+def test_failed_items_of_a_batch_get_a_fresh_attempt_and_the_others_are_adopted(
+    tally: Tally,
+) -> None:
     attempts: list[list[str]] = []
     inputs = [{"tag": "good"}, {"tag": "bad", "fail_first": 1}]
 
-    @with_finalizer(books.block)
+    @with_finalizer(tally.block)
     @flow(retries=1)
     def calls() -> list[str]:
-        handles = start_runs("counted", inputs, credentials=books.block)
+        handles = start_runs("counted", inputs, credentials=tally.block)
         attempts.append([handle.origin for handle in handles])
         return [values["result"] for values in join_runs(handles).values]
 
     assert calls() == ["good", "bad"]
     assert attempts == [["started", "started"], ["adopted", "restarted"]]
-    assert books.made == 3
-    assert books.executed == {"good": 1, "bad": 2}
-    books.nothing_left()
+    assert tally.made == 3
+    assert tally.executed == {"good": 1, "bad": 2}
+    tally.nothing_left()
 
 
-def test_without_a_finalizer_what_was_joined_starts_again(books: Books) -> None:
+def test_without_a_finalizer_what_was_joined_starts_again(tally: Tally) -> None:
     attempts: list[list[RunHandle]] = []
 
     @flow(retries=1)
     def calls() -> None:
-        handle = start_run("counted", WORK, credentials=books.block)
+        handle = start_run("counted", WORK, credentials=tally.block)
         attempts.append([handle])
         join_run(handle)
         if len(attempts) == 1:
@@ -263,24 +267,24 @@ def test_without_a_finalizer_what_was_joined_starts_again(books: Books) -> None:
 
     calls()
     assert ids_of(attempts[0]) != ids_of(attempts[1])
-    books.nothing_left()
+    tally.nothing_left()
 
 
-def test_resumed_run_is_not_taken_for_the_one_that_asked(books: Books) -> None:
+def test_resumed_run_is_not_taken_for_the_one_that_asked(tally: Tally) -> None:
     attempts: list[list[RunHandle]] = []
 
-    @with_finalizer(books.block, cancel_unfinished=True)
+    @with_finalizer(tally.block, cancel_unfinished=True)
     @flow(retries=1)
     def calls() -> Any:
-        handle = start_run("counted", {"tag": "same", "ask": "Go on?"}, credentials=books.block)
+        handle = start_run("counted", {"tag": "same", "ask": "Go on?"}, credentials=tally.block)
         attempts.append([handle])
         with pytest.raises(RunInterruptedError):
             join_run(handle)
         answer: Any = {"resume": "yes"}
-        values = run_on_thread(handle.thread_id, "counted", command=answer, credentials=books.block)
+        values = run_on_thread(handle.thread_id, "counted", command=answer, credentials=tally.block)
         if len(attempts) == 1:
             raise AgainError
         return values["answer"]
 
     assert calls() == "yes"
-    check(books, attempts, made=2)
+    check(tally, attempts, made=2)

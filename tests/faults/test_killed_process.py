@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from prefect import Flow
 
-from faults import _flows as flows
-from faults._attempts import attempt, new_flow_run, read_flow_run
-from faults._books import BATCH, CRON, PRUNE, RUN, THREAD, Books
-from faults._faults import Only
+from faults import flows
+from faults.attempts import attempt, new_flow_run, read_flow_run
+from faults.conditional_faults import Only
+from faults.tally import BATCH, CRON, PRUNE, RUN, THREAD, Tally
 from prefect_langgraph import sweep
 from proxy import Hold, Request
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 HISTORY = r"/threads/[^/]+/history$"
 
@@ -41,15 +41,19 @@ def not_lease(request: Request) -> bool:
 
 
 def kill_and_execute_again(
-    books: Books, folder: Path, flow: Flow[..., Any], place: tuple[str, str, bool], **parameters: Any
+    tally: Tally,
+    folder: Path,
+    flow: Flow[..., Any],
+    place: tuple[str, str, bool],
+    **parameters: Any,
 ) -> list[str]:
     """Kill the first execution at a place; what the second one returned."""
     method, path, answer = place
     hold = Hold(answer=answer)
-    rule = books.proxy.on(method, path, Only(not_lease, hold), times=None)
+    rule = tally.proxy.on(method, path, Only(not_lease, hold), times=None)
     if path == flows.LINGER:
-        parameters["linger"] = books.proxy.url
-    flow_run = new_flow_run(flow, block=books.block, **parameters)
+        parameters["linger"] = tally.proxy.url
+    flow_run = new_flow_run(flow, block=tally.block, **parameters)
     with attempt(flow, flow_run, folder) as first:
         assert hold.reached.wait(PATIENCE), first.log()
         first.kill()
@@ -60,74 +64,74 @@ def kill_and_execute_again(
     return result
 
 
-def one_run_each(books: Books, tags: list[str]) -> None:
+def one_run_each(tally: Tally, tags: list[str]) -> None:
     """Each tag was made and executed once, and nothing is left."""
-    assert books.made == len(tags)
-    assert books.executed == dict.fromkeys(tags, 1)
-    books.nothing_left()
+    assert tally.made == len(tags)
+    assert tally.executed == dict.fromkeys(tags, 1)
+    tally.nothing_left()
 
 
 @pytest.mark.parametrize("place", LIFE)
 def test_stateless_run_is_adopted_wherever_the_process_was_killed(
-    books: Books, tmp_path: Path, place: str
+    tally: Tally, tmp_path: Path, place: str
 ) -> None:
-    result = kill_and_execute_again(books, tmp_path, flows.stateless, LIFE[place], work={"tag": "a"})
+    result = kill_and_execute_again(tally, tmp_path, flows.stateless, LIFE[place], work={"tag": "a"})
     assert result == ["a"]
-    one_run_each(books, ["a"])
+    one_run_each(tally, ["a"])
 
 
 @pytest.mark.parametrize("place", [BEFORE_CREATE, AFTER_CREATE])
 @pytest.mark.parametrize("flow", [flows.on_thread, flows.background], ids=lambda flow: flow.name)
 def test_run_on_a_users_thread_is_adopted_after_a_kill(
-    books: Books, tmp_path: Path, flow: Flow[..., Any], place: str
+    tally: Tally, tmp_path: Path, flow: Flow[..., Any], place: str
 ) -> None:
-    thread_id = books.user_thread()
+    thread_id = tally.user_thread()
     result = kill_and_execute_again(
-        books, tmp_path, flow, LIFE[place], work={"tag": "a"}, thread_id=thread_id
+        tally, tmp_path, flow, LIFE[place], work={"tag": "a"}, thread_id=thread_id
     )
     assert result == ["a"]
-    one_run_each(books, ["a"])
-    assert len(books.client.runs.list(thread_id)) == 1
+    one_run_each(tally, ["a"])
+    assert len(tally.client.runs.list(thread_id)) == 1
 
 
 @pytest.mark.parametrize("answer", [False, True], ids=[BEFORE_CREATE, AFTER_CREATE])
-def test_batch_is_adopted_after_a_kill(books: Books, tmp_path: Path, answer: bool) -> None:
+def test_batch_is_adopted_after_a_kill(tally: Tally, tmp_path: Path, answer: bool) -> None:
     place = ("POST", BATCH, answer)
-    result = kill_and_execute_again(books, tmp_path, flows.many, place, work={"tag": "a"})
+    result = kill_and_execute_again(tally, tmp_path, flows.many, place, work={"tag": "a"})
     assert result == ["a-0", "a-1", "a-2"]
-    one_run_each(books, result)
+    one_run_each(tally, result)
 
 
 @pytest.mark.parametrize("answer", [False, True], ids=[BEFORE_CREATE, AFTER_CREATE])
-def test_cron_is_found_again_after_a_kill(books: Books, tmp_path: Path, answer: bool) -> None:
+def test_cron_is_found_again_after_a_kill(tally: Tally, tmp_path: Path, answer: bool) -> None:
     place = ("POST", CRON, answer)
-    kill_and_execute_again(books, tmp_path, flows.with_cron, place, work={"tag": "a"})
-    assert books.crons_made == 1
-    books.nothing_left()
+    kill_and_execute_again(tally, tmp_path, flows.with_cron, place, work={"tag": "a"})
+    assert tally.crons_made == 1
+    tally.nothing_left()
 
 
 def test_kill_before_the_finalizer_has_pruned_leaves_it_to_the_sweep(
-    books: Books, tmp_path: Path
+    tally: Tally, tmp_path: Path
 ) -> None:
-    flow_run = new_flow_run(flows.stateless, block=books.block, work={"tag": "a"})
+    flow_run = new_flow_run(flows.stateless, block=tally.block, work={"tag": "a"})
     hold = Hold()
-    books.proxy.on("POST", PRUNE, hold)
+    tally.proxy.on("POST", PRUNE, hold)
     with attempt(flows.stateless, flow_run, tmp_path) as first:
         assert hold.reached.wait(PATIENCE), first.log()
         first.kill()
     state = read_flow_run(flow_run).state
     assert state is not None
     assert state.is_completed()
-    assert books.remaining()
-    sweep(books.block, grace_seconds=0)
-    one_run_each(books, ["a"])
+    assert tally.remaining()
+    sweep(tally.block, grace_seconds=0)
+    one_run_each(tally, ["a"])
 
 
 @pytest.mark.parametrize("answer", [False, True], ids=["before", "after"])
 def test_without_a_finalizer_once_ends_when_the_result_was_handed_over(
-    books: Books, tmp_path: Path, answer: bool
+    tally: Tally, tmp_path: Path, answer: bool
 ) -> None:
     place = ("POST", PRUNE, answer)
-    kill_and_execute_again(books, tmp_path, flows.stateless_unowned, place, work={"tag": "a"})
-    assert books.made == (2 if answer else 1)
-    books.nothing_left()
+    kill_and_execute_again(tally, tmp_path, flows.stateless_unowned, place, work={"tag": "a"})
+    assert tally.made == (2 if answer else 1)
+    tally.nothing_left()

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from faults._books import Books
-from faults._faults import Only
-from faults._hostile import Dribble, Silence
+from faults.conditional_faults import Only
+from faults.silent_servers import Dribble, Silence
+from faults.tally import Tally
 from prefect_langgraph import (
     DeploymentError,
     JoinTimeoutError,
@@ -142,12 +142,12 @@ async def join_runs(graph: str, given: Any, credentials: LangGraphCredentials) -
 @pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_graph_that_poisons_its_thread_fails_for_its_caller_only(
-    books: Books, without_poison: float, graph: str, name: str, caplog: pytest.LogCaptureFixture
+    tally: Tally, without_poison: float, graph: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     given, error = GRAPHS[graph]
     outcome = beside_ten_healthy_waits(
         lambda credentials: WAYS[name](graph, given, credentials),
-        credentials_of(books.proxy.url),
+        credentials_of(tally.proxy.url),
         without_poison,
     )
     assert type(outcome) is RunFailedError, repr(outcome)
@@ -156,8 +156,8 @@ def test_graph_that_poisons_its_thread_fails_for_its_caller_only(
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_poisoned_run_is_told_by_get_run_and_left_alone_by_cancel_run(books: Books, graph: str) -> None:
-    credentials = credentials_of(books.proxy.url)
+def test_poisoned_run_is_told_by_get_run_and_left_alone_by_cancel_run(tally: Tally, graph: str) -> None:
+    credentials = credentials_of(tally.proxy.url)
 
     async def calls() -> list[Any]:
         handle = await astart_run(graph, GRAPHS[graph][0], credentials=credentials)
@@ -193,9 +193,9 @@ ANSWERS: dict[str, Fault] = {
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_wait_whose_every_question_goes_wrong_hurts_no_other(
-    books: Books, without_poison: float, answer: str, caplog: pytest.LogCaptureFixture
+    tally: Tally, without_poison: float, answer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    credentials = credentials_of(books.proxy.url)
+    credentials = credentials_of(tally.proxy.url)
 
     async def bad(credentials: LangGraphCredentials) -> Any:
         handle = await astart_run("counted", {"tag": "bad"}, credentials=credentials)
@@ -203,7 +203,7 @@ def test_wait_whose_every_question_goes_wrong_hurts_no_other(
         def is_about_it(request: Request) -> bool:
             return handle.thread_id in request.path + request.body.decode()
 
-        books.proxy.on("*", r"^/threads/.*", Only(is_about_it, ANSWERS[answer]), times=None)
+        tally.proxy.on("*", r"^/threads/.*", Only(is_about_it, ANSWERS[answer]), times=None)
         return await ajoin_run(handle, credentials=credentials, max_wait_seconds=8)
 
     began = time.monotonic()
@@ -218,11 +218,11 @@ def test_wait_whose_every_question_goes_wrong_hurts_no_other(
 @pytest.mark.parametrize("path", [SEARCH, RUNS, HISTORY], ids=["search", "runs", "history"])
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_one_answer_of_the_wrong_kind_is_asked_for_again(
-    books: Books, without_poison: float, answer: str, path: str
+    tally: Tally, without_poison: float, answer: str, path: str
 ) -> None:
     """Ten waits are asked for together, three one by one; of each kind of question one goes wrong."""
-    books.proxy.on("GET" if path == RUNS else "POST", path, ANSWERS[answer])
-    credentials = credentials_of(books.proxy.url)
+    tally.proxy.on("GET" if path == RUNS else "POST", path, ANSWERS[answer])
+    credentials = credentials_of(tally.proxy.url)
 
     async def three(credentials: LangGraphCredentials) -> Any:
         handles = [
@@ -236,11 +236,11 @@ def test_one_answer_of_the_wrong_kind_is_asked_for_again(
 
 
 def test_one_thread_that_poisons_a_page_of_hundreds_is_told_apart(
-    books: Books, without_poison: float
+    tally: Tally, without_poison: float
 ) -> None:
     """A search fails whenever it is asked for one certain thread."""
     count = 200
-    credentials = credentials_of(books.proxy.url)
+    credentials = credentials_of(tally.proxy.url)
 
     async def calls() -> tuple[float, Any]:
         began = time.monotonic()
@@ -250,20 +250,20 @@ def test_one_thread_that_poisons_a_page_of_hundreds_is_told_apart(
         ]
         bad = handles[77].thread_id
         poison = Only(lambda request: bad in request.body.decode(), unhandled_500())
-        books.proxy.on("POST", SEARCH, poison, times=None)
+        tally.proxy.on("POST", SEARCH, poison, times=None)
         began = time.monotonic()
         found = await ajoin_runs(handles, credentials=credentials, max_wait_seconds=120)
         return time.monotonic() - began, found
 
     took, found = asyncio.run(calls())
     assert [values["result"] for values in found.values] == [f"{number}" for number in range(count)]
-    assert books.proxy.count("GET", RUNS) < count / 2
+    assert tally.proxy.count("GET", RUNS) < count / 2
     assert took < 30
 
 
-def test_one_404_of_the_search_does_not_end_asking_together(books: Books) -> None:
-    books.proxy.on("POST", SEARCH, Answer(404))
-    credentials = credentials_of(books.proxy.url)
+def test_one_404_of_the_search_does_not_end_asking_together(tally: Tally) -> None:
+    tally.proxy.on("POST", SEARCH, Answer(404))
+    credentials = credentials_of(tally.proxy.url)
 
     async def calls() -> Any:
         handles = [
@@ -271,9 +271,9 @@ def test_one_404_of_the_search_does_not_end_asking_together(books: Books) -> Non
             for number in range(20)
         ]
         joining = asyncio.ensure_future(ajoin_runs(handles, credentials=credentials))
-        while books.proxy.count("POST", SEARCH) < 5:  # noqa: ASYNC110 - another OS thread counts
+        while tally.proxy.count("POST", SEARCH) < 5:  # noqa: ASYNC110 - another OS thread counts
             await asyncio.sleep(0.05)
-        books.open_gate()
+        tally.open_gate()
         return await joining
 
     assert len(asyncio.run(calls())) == 20

@@ -23,10 +23,10 @@ import pytest
 from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from faults import _flows as flows
-from faults._attempts import attempt, new_flow_run
-from faults._books import PRUNE, RUN, THREAD, Books
-from faults._faults import Only
+from faults import flows
+from faults.attempts import attempt, new_flow_run
+from faults.conditional_faults import Only
+from faults.tally import PRUNE, RUN, THREAD, Tally
 from faults.test_killed_process import HISTORY, not_lease
 from prefect_langgraph import (
     LangGraphCredentials,
@@ -59,10 +59,10 @@ from proxy import (
     Request,
     Silence,
     gateway_page,
+    matches,
     unhandled_500,
 )
-from proxy._proxy import matches
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 STEPS = int(os.environ.get("FAULT_STEPS", "210"))
 SEED = int(os.environ.get("FAULT_SEED", SystemRandom().randrange(10**6)))
@@ -132,9 +132,9 @@ class Step:
         crons: How many crons are to be made.
     """
 
-    def __init__(self, books: Books, name: str) -> None:
-        self._books = books
-        self._block = books.block
+    def __init__(self, tally: Tally, name: str) -> None:
+        self._tally = tally
+        self._block = tally.block
         self._name = name
         self.runs: Counter[str] = Counter()
         self.crons = 0
@@ -178,7 +178,7 @@ class Step:
     def cancels(self) -> None:
         work = self.work(gate=True)
         handle = start_run("counted", work, credentials=self._block)
-        self._books.wait_for_execution(work["tag"])
+        self._tally.wait_for_execution(work["tag"])
         cancel_run(handle)
         with pytest.raises(RunCancelledError):
             join_run(handle)
@@ -202,7 +202,7 @@ class Step:
             lambda request: matches(request, method, path) and not_lease(request), hold
         )
         work = self.work()
-        parameters = {"linger": self._books.proxy.url} if path == flows.LINGER else {}
+        parameters = {"linger": self._tally.proxy.url} if path == flows.LINGER else {}
         flow_run = new_flow_run(flows.stateless, block=self._block, work=work, **parameters)
         with attempt(flows.stateless, flow_run, folder) as first:
             assert hold.reached.wait(PATIENCE), first.log()
@@ -247,28 +247,28 @@ def walked(block: str, steps: list[tuple[Callable[[Step], None], Step]]) -> None
 
 @pytest.mark.timeout(60 + 2 * STEPS)
 def test_walk_through_random_faults_makes_each_run_once_and_leaves_nothing(
-    books: Books, tmp_path: Path
+    tally: Tally, tmp_path: Path
 ) -> None:
     # So that silence is noticed soon.
-    LangGraphCredentials(url=books.proxy.url, patience_seconds=15, timeout_seconds=2).save(
-        books.block, overwrite=True
+    LangGraphCredentials(url=tally.proxy.url, patience_seconds=15, timeout_seconds=2).save(
+        tally.block, overwrite=True
     )
     print(f"FAULT_SEED={SEED} FAULT_STEPS={STEPS}")  # noqa: T201
     random = Random(SEED)  # noqa: S311
     weather = Weather(Random(SEED), share=0.15)  # noqa: S311
-    books.proxy.on("*", "", weather, times=None)
+    tally.proxy.on("*", "", weather, times=None)
     made = crons = 0
     for leg in range(-(-STEPS // STEPS_OF_A_LEG)):
-        steps = [Step(books, f"{leg}-{number}") for number in range(STEPS_OF_A_LEG)]
-        walked(books.block, [(random.choice(KINDS), step) for step in steps[:-2]])
+        steps = [Step(tally, f"{leg}-{number}") for number in range(STEPS_OF_A_LEG)]
+        walked(tally.block, [(random.choice(KINDS), step) for step in steps[:-2]])
         steps[-2].fanned_out()
         steps[-1].killed(random, weather, tmp_path)
-        sweep(books.block, grace_seconds=0)
-        books.settle()
+        sweep(tally.block, grace_seconds=0)
+        tally.settle()
         expected = sum((step.runs for step in steps), Counter[str]())
         made += expected.total()
         crons += sum(step.crons for step in steps)
-        assert {tag: n for tag, n in books.executed.items() if tag.startswith(f"{leg}-")} == expected
-        assert (books.made, books.crons_made) == (made, crons)
-        books.nothing_left()
+        assert {tag: n for tag, n in tally.executed.items() if tag.startswith(f"{leg}-")} == expected
+        assert (tally.made, tally.crons_made) == (made, crons)
+        tally.nothing_left()
     assert weather.faults > STEPS / 2

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from faults._books import Books
+from faults.tally import Tally
 from faults.test_lost_responses import Call, many, name_of, on_thread, run_in_flow
 from prefect_langgraph import LangGraphCredentials, join_run, run_stateless, start_run
 from prefect_langgraph.testing import LangGraphServer
@@ -40,7 +40,7 @@ class EachInTurn:
 
 @pytest.mark.parametrize("call", [on_thread, many], ids=name_of)
 def test_every_kind_of_request_fails_in_every_way_and_the_run_is_made_once(
-    books: Books, call: Call
+    tally: Tally, call: Call
 ) -> None:
     fault = EachInTurn(
         Answer(429, retry_after=0.1),
@@ -50,21 +50,21 @@ def test_every_kind_of_request_fails_in_every_way_and_the_run_is_made_once(
         CutBody(),
         Answer(200, "<html>a proxy's page</html>"),
     )
-    books.proxy.on("*", "", fault, times=None)
-    run_in_flow(books, call)
+    tally.proxy.on("*", "", fault, times=None)
+    run_in_flow(tally, call)
     assert len(fault.met) >= 4
     assert min(fault.met.values()) >= 2
 
 
-def test_refused_connections_for_20_seconds_are_waited_out(books: Books) -> None:
-    block = f"{books.block}-patient"
-    LangGraphCredentials(url=books.proxy.url, patience_seconds=60).save(block)
+def test_refused_connections_for_20_seconds_are_waited_out(tally: Tally) -> None:
+    block = f"{tally.block}-patient"
+    LangGraphCredentials(url=tally.proxy.url, patience_seconds=60).save(block)
 
     @flow
     def calls() -> list[str]:
         waiting = start_run("counted", {"tag": "waiting"}, credentials=block)
-        books.proxy.refuse()
-        timer = threading.Timer(20, books.proxy.accept)
+        tally.proxy.refuse()
+        timer = threading.Timer(20, tally.proxy.accept)
         timer.start()
         began = time.monotonic()
         try:
@@ -77,25 +77,25 @@ def test_refused_connections_for_20_seconds_are_waited_out(books: Books) -> None
             assert time.monotonic() - began >= 20
 
     assert calls() == ["waiting", "starting"]
-    assert books.made == 2
-    assert books.executed == {"waiting": 1, "starting": 1}
-    books.nothing_left()
+    assert tally.made == 2
+    assert tally.executed == {"waiting": 1, "starting": 1}
+    tally.nothing_left()
 
 
 def test_server_that_restarts_executes_the_run_again_and_the_wait_goes_on(
-    books: Books, fault_server: LangGraphServer
+    tally: Tally, fault_server: LangGraphServer
 ) -> None:
     @flow
     def calls() -> Any:
-        handle = start_run("counted", {"tag": "a", "gate": True}, credentials=books.block)
-        books.wait_for_execution("a")
+        handle = start_run("counted", {"tag": "a", "gate": True}, credentials=tally.block)
+        tally.wait_for_execution("a")
         fault_server.restart()
-        books.open_gate()
+        tally.open_gate()
         return join_run(handle)["result"]
 
     assert calls() == "a"
-    assert books.made == 1
+    assert tally.made == 1
     # The server began it anew: what a graph does before a crash may be done twice.
-    assert len(set(books.execution_ids)) == 1
-    assert books.executed["a"] == 2
-    books.nothing_left()
+    assert len(set(tally.execution_ids)) == 1
+    assert tally.executed["a"] == 2
+    tally.nothing_left()

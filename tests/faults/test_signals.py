@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from prefect import Flow
 
-from faults import _flows as flows
-from faults._attempts import attempt, new_flow_run, read_flow_run
-from faults._books import CANCEL, Books
+from faults import flows
+from faults.attempts import attempt, new_flow_run, read_flow_run
+from faults.tally import CANCEL, Tally
 from proxy import LoseResponse
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_task_that_a_signal_interrupts_cancels_its_run_and_waits_until_that_is_so(
-    books: Books, tmp_path: Path, number: signal.Signals
+    tally: Tally, tmp_path: Path, number: signal.Signals
 ) -> None:
     # Without a finalizer nobody else would do it, and one confirmation gets lost on its way.
-    lost = books.proxy.on("POST", CANCEL, LoseResponse())
-    flow_run = new_flow_run(flows.stateless_unowned, block=books.block, work={"tag": "a", "gate": True})
+    lost = tally.proxy.on("POST", CANCEL, LoseResponse())
+    flow_run = new_flow_run(flows.stateless_unowned, block=tally.block, work={"tag": "a", "gate": True})
     with attempt(flows.stateless_unowned, flow_run, tmp_path) as running:
-        books.wait_for_execution("a")
+        tally.wait_for_execution("a")
         assert running.process.pid
         os.kill(running.process.pid, number)
         running.process.join(60)
@@ -32,8 +32,8 @@ def test_task_that_a_signal_interrupts_cancels_its_run_and_waits_until_that_is_s
         assert running.process.exitcode not in (None, 0)
         said = running.log()
     assert lost.hits == 1
-    assert (books.made, books.executed) == (1, {"a": 1})
-    books.nothing_left()
+    assert (tally.made, tally.executed) == (1, {"a": 1})
+    tally.nothing_left()
     assert "cancelled" in said
     state = read_flow_run(flow_run).state
     assert state is not None
@@ -45,15 +45,15 @@ def test_task_that_a_signal_interrupts_cancels_its_run_and_waits_until_that_is_s
     "flow", [flows.submitted, flows.mapped, flows.amapped], ids=lambda flow: flow.fn.__name__
 )
 def test_calls_on_other_os_threads_cancel_their_runs_when_a_signal_ends_the_process(
-    books: Books, tmp_path: Path, flow: Flow[..., Any], number: signal.Signals
+    tally: Tally, tmp_path: Path, flow: Flow[..., Any], number: signal.Signals
 ) -> None:
-    flow_run = new_flow_run(flow, block=books.block, work={"tag": "a", "gate": True})
+    flow_run = new_flow_run(flow, block=tally.block, work={"tag": "a", "gate": True})
     with attempt(flow, flow_run, tmp_path) as running:
         for call in range(4):
-            books.wait_for_execution(f"a-{call}")
+            tally.wait_for_execution(f"a-{call}")
         assert running.process.pid
         os.kill(running.process.pid, number)
         running.process.join(25)  # a worker kills it after 30
         assert running.process.exitcode not in (None, 0), running.log()
-    assert books.made == 4
-    books.nothing_left()
+    assert tally.made == 4
+    tally.nothing_left()

@@ -23,9 +23,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.states import Cancelling
 from prefect.states import Suspended as SuspendedState
 
-from faults import _suspending as flows
-from faults._attempts import Attempt, attempt, read_flow_run
-from faults._books import Books
+from faults import suspending_flows as flows
+from faults.attempts import Attempt, attempt, read_flow_run
+from faults.tally import Tally
 from prefect_langgraph import (
     LangGraphAssistant,
     LangGraphCredentials,
@@ -48,7 +48,7 @@ from proxy import (
     Proxy,
     run_proxy,
 )
-from waiting import until
+from support.waiting import until
 
 GATED = {"tag": "a", "gate": True}
 TAGS = [f"a-{number}" for number in range(flows.RUNS)]
@@ -86,16 +86,16 @@ class Suspended:
     """A flow run of which the test executes each part.
 
     Args:
-        books: Of the LangGraph server.
+        tally: Of the LangGraph server.
         folder: Where the executions log.
         flow: The flow.
         parameters: The flow's, beside the block.
     """
 
-    def __init__(self, books: Books, folder: Path, flow: Flow[..., Any], **parameters: Any) -> None:
-        self.books, self.folder, self.flow = books, folder, flow
+    def __init__(self, tally: Tally, folder: Path, flow: Flow[..., Any], **parameters: Any) -> None:
+        self.tally, self.folder, self.flow = tally, folder, flow
         block = PARAMETER.get(flow.name, "block")
-        self.id = deployed(flow, **{block: books.block}, **parameters)
+        self.id = deployed(flow, **{block: tally.block}, **parameters)
 
     @property
     def row(self) -> FlowRun:
@@ -126,8 +126,8 @@ class Suspended:
 
     def resumed_when_over(self) -> None:
         """Let the runs end, and the resumer see it."""
-        self.books.open_gate()
-        self.books.settle()
+        self.tally.open_gate()
+        self.tally.settle()
         entry = entry_of(one_pass(), self.id)
         assert entry is not None
         assert entry.action == "resume"
@@ -139,21 +139,21 @@ class Suspended:
             client.resume_flow_run(self.id)
 
     def once_and_nothing_left(self, tags: list[str] = TAGS) -> None:
-        assert self.books.executed == dict.fromkeys(tags, 1)
-        assert self.books.made == len(tags)
-        self.books.nothing_left()
+        assert self.tally.executed == dict.fromkeys(tags, 1)
+        assert self.tally.made == len(tags)
+        self.tally.nothing_left()
 
 
 Start = Callable[..., Suspended]
 
 
 @pytest.fixture
-def start(books: Books, tmp_path: Path) -> Start:
+def start(tally: Tally, tmp_path: Path) -> Start:
     """Makes a flow run, by default one whose runs wait behind the gate."""
 
     def begin(flow: Flow[..., Any] = flows.waits, **parameters: Any) -> Suspended:
         work = {} if flow.name in PARAMETER else {"work": GATED}
-        return Suspended(books, tmp_path, flow, **{**work, **parameters})
+        return Suspended(tally, tmp_path, flow, **{**work, **parameters})
 
     return begin
 
@@ -171,17 +171,17 @@ def test_flow_run_waits_without_a_process_until_its_runs_have_ended(start: Start
 
 
 def test_run_on_a_callers_thread_is_waited_for_by_the_asynchronous_twin(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
-    run = start(flows.awaits, work={"tag": "a", "gate": True}, thread_id=books.user_thread())
+    run = start(flows.awaits, work={"tag": "a", "gate": True}, thread_id=tally.user_thread())
     run.suspends()
     run.resumed_when_over()
     assert run.ends() == ["a"]
     run.once_and_nothing_left(["a"])
 
 
-def test_runs_that_end_while_the_process_stays_cost_no_suspension(start: Start, books: Books) -> None:
-    books.open_gate()
+def test_runs_that_end_while_the_process_stays_cost_no_suspension(start: Start, tally: Tally) -> None:
+    tally.open_gate()
     run = start(stay_seconds=60)
     assert run.ends() == GOOD
     assert not records(run.id)
@@ -189,15 +189,15 @@ def test_runs_that_end_while_the_process_stays_cost_no_suspension(start: Start, 
 
 
 def test_runs_that_end_while_it_suspends_are_seen_by_the_second_look(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start()
-    second = hold_second_look(books)
+    second = hold_second_look(tally)
     with run.executes() as first:
         assert second.reached.wait(60), first.log()
         assert run.state == "Suspended"
-        books.open_gate()
-        books.settle()
+        tally.open_gate()
+        tally.settle()
         second.release()
         assert first.outcome()[0] == "error"
     # Nobody else has resumed it.
@@ -222,17 +222,17 @@ class SecondLook:
             await exchange.relay()
 
 
-def hold_second_look(books: Books) -> Hold:
+def hold_second_look(tally: Tally) -> Hold:
     hold = Hold()
-    books.proxy.on("POST", SEARCH, SecondLook(hold), times=None)
+    tally.proxy.on("POST", SEARCH, SecondLook(hold), times=None)
     return hold
 
 
 def test_process_killed_between_suspension_and_second_look_is_resumed_by_the_resumer(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start()
-    second = hold_second_look(books)
+    second = hold_second_look(tally)
     with run.executes() as first:
         assert second.reached.wait(60), first.log()
         first.kill()
@@ -257,11 +257,11 @@ def test_clicks_too_early_lead_to_another_look_and_another_suspension(start: Sta
     run.once_and_nothing_left()
 
 
-def test_two_resumers_at_once_resume_once(start: Start, books: Books) -> None:
+def test_two_resumers_at_once_resume_once(start: Start, tally: Tally) -> None:
     run = start()
     run.suspends()
-    books.open_gate()
-    books.settle()
+    tally.open_gate()
+    tally.settle()
 
     async def both() -> list[ResumeReport]:
         return await asyncio.gather(*(resumer_of(None).one_pass() for _ in range(2)))
@@ -274,19 +274,19 @@ def test_two_resumers_at_once_resume_once(start: Start, books: Books) -> None:
 
 
 def test_langgraph_down_for_a_pass_resumes_nobody_and_the_next_pass_does(
-    start: Start, books: Books, monkeypatch: pytest.MonkeyPatch
+    start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start()
     run.suspends()
-    books.open_gate()
-    books.settle()
+    tally.open_gate()
+    tally.settle()
     monkeypatch.setattr("prefect_langgraph.suspension.resumer.ASK_SECONDS", 1.0)
-    down = books.proxy.on("*", "", LoseRequest(), times=None)
+    down = tally.proxy.on("*", "", LoseRequest(), times=None)
     report = one_pass()
     entry = entry_of(report, run.id)
     assert entry is not None
     assert (entry.action, entry.left) == ("wait", None)
-    assert books.block in report.failures[0]
+    assert tally.block in report.failures[0]
     assert down.hits
     down.end()
     run.resumed_when_over()
@@ -295,10 +295,10 @@ def test_langgraph_down_for_a_pass_resumes_nobody_and_the_next_pass_does(
 
 
 def test_langgraph_down_for_the_second_look_leaves_it_to_the_resumer(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start()
-    down = books.proxy.on("POST", SEARCH, SecondLook(LoseRequest()), times=None)
+    down = tally.proxy.on("POST", SEARCH, SecondLook(LoseRequest()), times=None)
     run.suspends()
     assert run.state == "Suspended"
     down.end()
@@ -308,7 +308,7 @@ def test_langgraph_down_for_the_second_look_leaves_it_to_the_resumer(
 
 
 def test_runs_that_failed_while_it_was_suspended_are_not_started_again(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start(work={**GATED, "fail_first": 1}, on_failure="collect")
     run.suspends()
@@ -318,7 +318,7 @@ def test_runs_that_failed_while_it_was_suspended_are_not_started_again(
 
 
 def test_deadline_that_passed_while_nobody_resumed_cancels_and_raises(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start(max_wait_seconds=3600)
     run.suspends()
@@ -333,9 +333,9 @@ def test_deadline_that_passed_while_nobody_resumed_cancels_and_raises(
     assert "JoinTimeoutError" in value
     assert "max_wait_seconds=3600" in value
     assert run.state == "TimedOut"  # Prefect's name for a failure by a TimeoutError
-    books.settle()
-    assert books.made == flows.RUNS
-    books.nothing_left()
+    tally.settle()
+    assert tally.made == flows.RUNS
+    tally.nothing_left()
 
 
 def an_hour_passes(flow_run_id: UUID) -> None:
@@ -349,18 +349,18 @@ def an_hour_passes(flow_run_id: UUID) -> None:
         client.create_flow_run_input(flow_run_id, name, json.dumps(head))
 
 
-def test_dry_run_says_who_is_due_and_touches_nothing(start: Start, books: Books) -> None:
+def test_dry_run_says_who_is_due_and_touches_nothing(start: Start, tally: Tally) -> None:
     run = start()
     run.suspends()
-    books.open_gate()
-    books.settle()
+    tally.open_gate()
+    tally.settle()
     entry = entry_of(one_pass(dry_run=True), run.id)
     assert entry is not None
     assert (entry.action, entry.left) == ("resume", 0)
     assert run.state == "Suspended"
 
 
-def test_new_code_with_other_inputs_waits_for_its_own_runs(start: Start, books: Books) -> None:
+def test_new_code_with_other_inputs_waits_for_its_own_runs(start: Start, tally: Tally) -> None:
     run = start()
     run.suspends()
     run.click()
@@ -373,23 +373,23 @@ def test_new_code_with_other_inputs_waits_for_its_own_runs(start: Start, books: 
 
 
 def test_sweep_without_grace_takes_nothing_from_a_suspended_flow_run(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start()
     run.suspends()
-    sweep(books.block, grace_seconds=0)
+    sweep(tally.block, grace_seconds=0)
     run.click()
-    sweep(books.block, grace_seconds=0)
+    sweep(tally.block, grace_seconds=0)
     run.suspends()
-    sweep(books.block, grace_seconds=0)
+    sweep(tally.block, grace_seconds=0)
     run.resumed_when_over()
-    sweep(books.block, grace_seconds=0)
+    sweep(tally.block, grace_seconds=0)
     assert run.ends() == GOOD
     run.once_and_nothing_left()
 
 
 def test_code_before_the_suspension_runs_again_and_a_task_with_a_persisted_result_does_not(
-    start: Start, books: Books, tmp_path: Path
+    start: Start, tally: Tally, tmp_path: Path
 ) -> None:
     path = tmp_path / "notes"
     run = start(flows.notes, path=str(path))
@@ -409,13 +409,13 @@ def test_code_before_the_suspension_runs_again_and_a_task_with_a_persisted_resul
     ],
 )
 def test_where_nothing_can_suspend_it_waits_in_the_process_and_says_why(
-    start: Start, books: Books, flow: Flow[..., Any], more: dict[str, Any], why: str
+    start: Start, tally: Tally, flow: Flow[..., Any], more: dict[str, Any], why: str
 ) -> None:
     run = start(flow, **more)
     with run.executes() as running:
         running.wait_for_log(why)
         assert run.state == "Running"
-        books.open_gate()
+        tally.open_gate()
         assert running.result() == ["a"]
     assert running.log().count("without suspending") == 1
     run.once_and_nothing_left(["a"])
@@ -425,7 +425,7 @@ def test_where_nothing_can_suspend_it_waits_in_the_process_and_says_why(
 
 
 def test_flow_run_that_was_cancelled_while_suspended_is_released_at_the_next_pass(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start()
     run.suspends()
@@ -433,11 +433,11 @@ def test_flow_run_that_was_cancelled_while_suspended_is_released_at_the_next_pas
     assert run.state == "Cancelled"
     entry = released_by_a_pass(run)
     assert "Cancelled" in entry.reason
-    books.nothing_left()
+    tally.nothing_left()
 
 
 def test_flow_run_that_was_cancelled_while_resuming_is_released_at_the_next_pass(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start()
     run.suspends()
@@ -445,23 +445,23 @@ def test_flow_run_that_was_cancelled_while_resuming_is_released_at_the_next_pass
     assert run.state == "Resuming"
     cancel(run.id)
     released_by_a_pass(run)
-    books.nothing_left()
+    tally.nothing_left()
 
 
 def test_flow_run_that_was_deleted_while_suspended_is_released_once_its_process_gave_no_sign(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start()
     run.suspends()
     with get_client(sync_client=True) as client:
         client.delete_flow_run(run.id)
-    assert until(lambda: entry_of(one_pass(books.block), run.id))
-    books.settle()
-    books.nothing_left()
+    assert until(lambda: entry_of(one_pass(tally.block), run.id))
+    tally.settle()
+    tally.nothing_left()
 
 
 def test_flow_run_whose_prefect_deployment_was_deleted_ends_and_is_released(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start()
     run.suspends()
@@ -475,15 +475,15 @@ def test_flow_run_whose_prefect_deployment_was_deleted_ends_and_is_released(
         "release",
     ]
     assert run.state == "Failed"
-    books.settle()
-    books.nothing_left()
+    tally.settle()
+    tally.nothing_left()
 
 
-def test_suspension_of_a_users_own_is_not_touched(start: Start, books: Books) -> None:
+def test_suspension_of_a_users_own_is_not_touched(start: Start, tally: Tally) -> None:
     run = start(flows.own_suspension)
     run.suspends()
-    books.open_gate()
-    books.settle()
+    tally.open_gate()
+    tally.settle()
     assert entry_of(one_pass(), run.id) is None
     assert run.state == "Suspended"
     run.click()
@@ -497,17 +497,17 @@ def cancel(flow_run_id: UUID) -> None:
 
 
 def released_by_a_pass(run: Suspended) -> ResumeEntry:
-    entry = entry_of(one_pass(run.books.block), run.id)
+    entry = entry_of(one_pass(run.tally.block), run.id)
     assert entry is not None
     assert entry.action == "release"
-    run.books.settle()
+    run.tally.settle()
     return entry
 
 
 # Flows of the package
 
 
-def test_fan_out_suspends_once_all_are_started_and_reports_all(start: Start, books: Books) -> None:
+def test_fan_out_suspends_once_all_are_started_and_reports_all(start: Start, tally: Tally) -> None:
     given = [{**GATED, "tag": tag} for tag in TAGS]
     run = start(fan_out, assistant_id="counted", inputs=given, wait="suspend", stay_seconds=0)
     run.suspends()
@@ -517,9 +517,9 @@ def test_fan_out_suspends_once_all_are_started_and_reports_all(start: Start, boo
     run.once_and_nothing_left()
 
 
-def test_saved_assistant_is_run_without_a_process(start: Start, books: Books) -> None:
-    LangGraphAssistant(credentials=LangGraphCredentials.load(books.block), assistant_id="counted").save(
-        books.block
+def test_saved_assistant_is_run_without_a_process(start: Start, tally: Tally) -> None:
+    LangGraphAssistant(credentials=LangGraphCredentials.load(tally.block), assistant_id="counted").save(
+        tally.block
     )
     run = start(run_assistant, input=GATED, wait="suspend", stay_seconds=0)
     run.suspends()
@@ -532,15 +532,15 @@ def test_saved_assistant_is_run_without_a_process(start: Start, books: Books) ->
 
 
 def test_person_who_suspends_it_while_a_task_waits_cancels_no_run_and_all_are_adopted(
-    start: Start, books: Books
+    start: Start, tally: Tally
 ) -> None:
     run = start(flows.joins)
     with run.executes() as running:
-        books.wait_for_execution("a")
+        tally.wait_for_execution("a")
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(run.id, SuspendedState(pause_key="a-person"))
         assert run.state == "Suspended"
-        books.open_gate()
+        tally.open_gate()
         kind, _ = running.outcome()
     assert kind == "error"
     assert run.state == "Suspended"
@@ -612,12 +612,12 @@ def test_failure_of_prefect_while_it_suspends_is_waited_out_in_the_process(
 
 @pytest.mark.parametrize("step", PASSES)
 def test_failure_of_prefect_during_a_pass_leaves_it_to_the_next(
-    start: Start, books: Books, prefect_proxy: Proxy, step: str
+    start: Start, tally: Tally, prefect_proxy: Proxy, step: str
 ) -> None:
     run = start()
     run.suspends()
-    books.open_gate()
-    books.settle()
+    tally.open_gate()
+    tally.settle()
     method, path = PASSES[step]
     rule = prefect_proxy.on(method, path, Answer(503))
     with temporary_settings(impatient(prefect_proxy)):

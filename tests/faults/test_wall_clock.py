@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from faults._hostile import HOSTILE
+from faults.silent_servers import HOSTILE
 from prefect_langgraph import (
     DeploymentError,
     JoinTimeoutError,

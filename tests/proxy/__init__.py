@@ -26,7 +26,7 @@ from proxy._faults import (
     gateway_page,
     unhandled_500,
 )
-from proxy._proxy import Proxy, Rule, run_proxy
+from proxy._proxy import Proxy, Rule, matches, run_proxy
 
 __all__ = [
     "Answer",
@@ -45,6 +45,7 @@ __all__ = [
     "Rule",
     "Silence",
     "gateway_page",
+    "matches",
     "run_proxy",
     "unhandled_500",
 ]

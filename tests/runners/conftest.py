@@ -10,7 +10,7 @@ from distributed import LocalCluster
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect_dask import DaskTaskRunner
 
-from faults.conftest import books, executions, fault_server, proxy  # noqa: F401 - fixtures
+from faults.conftest import executions, fault_server, proxy, tally  # noqa: F401 - fixtures
 from prefect_langgraph.testing import PrefectServer
 
 

@@ -10,9 +10,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import TaskRunner
 
-from faults._books import Books
+from faults.tally import Tally
 from prefect_langgraph import FanOutResult, LangGraphCredentials, fan_out
-from waiting import until
+from support.waiting import until
 
 
 def task_runs_of(flow_run_id: UUID, count: int) -> Counter[tuple[str, str]]:
@@ -30,13 +30,13 @@ def task_runs_of(flow_run_id: UUID, count: int) -> Counter[tuple[str, str]]:
 
 
 def test_fan_out_shows_each_run_as_a_task_run_on_every_task_runner(
-    books: Books, runner: TaskRunner[Any]
+    tally: Tally, runner: TaskRunner[Any]
 ) -> None:
     inputs = [{"tag": "a"}, {"tag": "b", "fail_first": 1}, {"tag": "c"}]
     state = fan_out.with_options(task_runner=runner)(
         "counted",
         inputs,
-        credentials=books.block,
+        credentials=tally.block,
         on_failure="collect",
         per_run_tasks=True,
         return_state=True,
@@ -50,11 +50,11 @@ def test_fan_out_shows_each_run_as_a_task_run_on_every_task_runner(
         ("run counted 1", "Failed"): 1,
         ("run counted 2", "Completed"): 1,
     }
-    assert books.made == 3
-    books.nothing_left()
+    assert tally.made == 3
+    tally.nothing_left()
 
 
-def test_fan_out_with_a_saved_block_itself_is_released_by_its_finalizer(books: Books) -> None:
-    saved = LangGraphCredentials.load(books.block)
+def test_fan_out_with_a_saved_block_itself_is_released_by_its_finalizer(tally: Tally) -> None:
+    saved = LangGraphCredentials.load(tally.block)
     assert fan_out("counted", [{"tag": "a"}], credentials=saved).values[0]["result"] == "a"
-    books.nothing_left()
+    tally.nothing_left()

@@ -8,15 +8,15 @@ from distributed import LocalCluster
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
-from faults._books import Books
-from runners import _flows as flows
+from faults.tally import Tally
+from runners import flows
 
 
 def test_every_call_makes_one_run_which_the_second_execution_adopts(
-    books: Books, runner: TaskRunner[Any]
+    tally: Tally, runner: TaskRunner[Any]
 ) -> None:
     flows.ATTEMPTS.clear()
-    results = flows.everything.with_options(task_runner=runner)(books.block)
+    results = flows.everything.with_options(task_runner=runner)(tally.block)
     assert results == [
         ["same"] * 6,
         ["within"] * 4,
@@ -29,19 +29,19 @@ def test_every_call_makes_one_run_which_the_second_execution_adopts(
     assert len({handle.run_id for handle in first}) == len(first)
     assert {handle.origin for handle in first} == {"started"}
     assert {handle.origin for handle in second} == {"adopted"}
-    assert books.executed == flows.MADE
-    assert books.made == sum(flows.MADE.values())
-    books.nothing_left()
+    assert tally.executed == flows.MADE
+    assert tally.made == sum(flows.MADE.values())
+    tally.nothing_left()
 
 
 def test_retried_task_that_submits_to_other_processes_starts_again_without_an_idempotency_key(
-    books: Books, cluster: LocalCluster
+    tally: Tally, cluster: LocalCluster
 ) -> None:
     flows.SUBMITTED.clear()
     on_dask = DaskTaskRunner(address=cluster.scheduler_address)
-    flows.submits_and_retries.with_options(task_runner=on_dask)(books.block)
+    flows.submits_and_retries.with_options(task_runner=on_dask)(tally.block)
     derived, chosen = flows.SUBMITTED[None], flows.SUBMITTED["mine"]
     assert len(set(derived)) == 2
     assert len(set(chosen)) == 1
-    assert books.made == 3
-    books.nothing_left()
+    assert tally.made == 3
+    tally.nothing_left()

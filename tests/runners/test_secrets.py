@@ -13,7 +13,7 @@ from distributed.protocol import pickle as dask_pickle
 from prefect import flow
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from faults._books import RUN, Books
+from faults.tally import RUN, Tally
 from prefect_langgraph import (
     FanOutResult,
     InvalidRequestError,
@@ -30,7 +30,7 @@ from prefect_langgraph import (
 from prefect_langgraph.blocks.assistant import LangGraphRun
 from prefect_langgraph.errors import AuthenticationError, UnreachableError
 from prefect_langgraph.transport.connection import Connection
-from runners import _flows as flows
+from runners import flows
 
 KEY, TOKEN = "s3cr3t-of-the-key", "s3cr3t-of-a-header"
 URL = "http://localhost:2024"
@@ -177,36 +177,36 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 
 def test_blocks_themselves_work_in_every_process_without_their_secrets_on_the_way(
-    books: Books, runner: TaskRunner[Any], sent: list[bytes]
+    tally: Tally, runner: TaskRunner[Any], sent: list[bytes]
 ) -> None:
     name = f"secret-{uuid.uuid4().hex[:8]}"
-    block_at(books.proxy.url).save(name)
+    block_at(tally.proxy.url).save(name)
     saved = LangGraphCredentials.load(name)
     # One names the saved block, the other holds credentials of its own.
-    for number, credentials in enumerate([saved, block_at(books.proxy.url)]):
+    for number, credentials in enumerate([saved, block_at(tally.proxy.url)]):
         LangGraphAssistant(credentials=credentials, assistant_id="counted").save(f"{name}-{number}")
     assistants = [LangGraphAssistant.load(f"{name}-{number}") for number in range(2)]
-    unlocked = LangGraphCredentials(url=books.proxy.url)
+    unlocked = LangGraphCredentials(url=tally.proxy.url)
     results = flows.with_blocks.with_options(task_runner=runner)(saved, unlocked, assistants)
     assert [results[0]["result"], results[1]["result"]] == ["saved", "open"]
     assert results[2:] == [1, "assistant", "assistant"]
-    keys = [request.headers.get("x-api-key") for request in books.proxy.seen("POST", RUN)]
+    keys = [request.headers.get("x-api-key") for request in tally.proxy.seen("POST", RUN)]
     assert sorted(keys, key=str) == [None, KEY, KEY, KEY]
-    searches = books.proxy.seen("POST", "/assistants/search$")
+    searches = tally.proxy.seen("POST", "/assistants/search$")
     assert [request.headers["x-gateway"] for request in searches] == [TOKEN]
     if not isinstance(runner, ThreadPoolTaskRunner):
         assert any(name.encode() in data for data in sent)
-    books.nothing_left()
+    tally.nothing_left()
 
 
 def test_block_that_was_not_saved_is_refused_elsewhere_and_so_is_its_handle(
-    books: Books, pool: TaskRunner[Any], sent: list[bytes]
+    tally: Tally, pool: TaskRunner[Any], sent: list[bytes]
 ) -> None:
-    errors = flows.with_unsaved_block.with_options(task_runner=pool)(block_at(books.proxy.url))
+    errors = flows.with_unsaved_block.with_options(task_runner=pool)(block_at(tally.proxy.url))
     assert "LangGraphError: The LangGraphCredentials block" in errors[0]
     assert "Save the block and give its name as credentials=." in errors[0]
     assert "LangGraphError: The handle was made with a block that was not saved" in errors[1]
     assert "Give credentials=" in errors[1]
-    assert books.made == 1
+    assert tally.made == 1
     assert sent
-    books.nothing_left()
+    tally.nothing_left()

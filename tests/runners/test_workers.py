@@ -14,9 +14,9 @@ import pytest
 from distributed import Client, LocalCluster
 from prefect_dask import DaskTaskRunner
 
-from faults._books import Books
-from runners import _flows as flows
-from waiting import PATIENCE, until
+from faults.tally import Tally
+from runners import flows
+from support.waiting import PATIENCE, until
 
 TESTS = Path(__file__).parent.parent
 PYTHON = (sys.executable, "-X", "faulthandler", "-W", "always::ResourceWarning")
@@ -45,11 +45,11 @@ def wait_until_gone(group: int) -> None:
 
 @pytest.mark.parametrize("runner", ["processes", "dask"])
 def test_program_ends_with_its_worker_processes_and_leaves_nothing_open(
-    books: Books, runner: str
+    tally: Tally, runner: str
 ) -> None:
     # The workers inherit these: Python tells what was left open, and of crashes.
     with subprocess.Popen(
-        [*PYTHON, "-m", "runners._program", runner, books.block],
+        [*PYTHON, "-m", "runners.script", runner, tally.block],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -61,8 +61,8 @@ def test_program_ends_with_its_worker_processes_and_leaves_nothing_open(
     assert program.returncode == 0, errors
     assert [bad for bad in BAD if bad in errors] == [], errors
     wait_until_gone(program.pid)
-    assert books.made == 5
-    books.nothing_left()
+    assert tally.made == 5
+    tally.nothing_left()
 
 
 def busy_worker(client: Client) -> int:
@@ -72,19 +72,19 @@ def busy_worker(client: Client) -> int:
 
 
 def test_run_of_a_dask_worker_that_died_is_adopted_by_the_one_that_gets_its_task(
-    books: Books, cluster: LocalCluster
+    tally: Tally, cluster: LocalCluster
 ) -> None:
     waits = flows.waits.with_options(task_runner=DaskTaskRunner(address=cluster.scheduler_address))
     results: list[Any] = []
-    flow_run = threading.Thread(target=lambda: results.append(waits(books.block)))
+    flow_run = threading.Thread(target=lambda: results.append(waits(tally.block)))
     flow_run.start()
-    books.wait_for_execution("gated")
+    tally.wait_for_execution("gated")
     with Client(cluster, set_as_default=False) as client:
         os.kill(busy_worker(client), signal.SIGKILL)
-        books.open_gate()
+        tally.open_gate()
         flow_run.join(PATIENCE)
         client.wait_for_workers(2, timeout=PATIENCE)
     assert results == ["gated"]
-    assert books.made == 1
-    assert books.executed == {"gated": 1}
-    books.nothing_left()
+    assert tally.made == 1
+    assert tally.executed == {"gated": 1}
+    tally.nothing_left()

@@ -1,10 +1,10 @@
 """Nothing that this package does leaves a secret where somebody may find it.
 
-`play.py` uses every public name and every command with marked secrets, and fails in every way it can,
-in a process of its own with talkative logs and kept results. Then everything that is left is searched
-for the marks, as they are and within base64: Prefect's database (logs, events, artifacts, states,
-parameters, blocks) by its tables and by its bytes, results and other files on disk, standard output and
-standard error. In each place something harmless was planted, which the search must find.
+`use_everything.py` uses every public name and every command with marked secrets, and fails in every way
+it can, in a process of its own with talkative logs and kept results. Then everything that is left is
+searched for the marks, as they are and within base64: Prefect's database (logs, events, artifacts,
+states, parameters, blocks) by its tables and by its bytes, results and other files on disk, standard
+output and standard error. In each place something harmless was planted, which the search must find.
 
 Not searched: the LangGraph server, which holds what it was sent. Not secret: what a graph gives back or
 raises, and what a user makes a parameter of a flow, which Prefect keeps as a parameter of its flow run;
@@ -38,7 +38,7 @@ from prefect_langgraph.testing import (
     run_langgraph_server,
     run_prefect_server,
 )
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 HERE = Path(__file__).parent
 AGENT = HERE.parents[1] / "examples" / "agent"
@@ -101,8 +101,8 @@ async def authenticate(headers: dict) -> str:
 
 
 @dataclass(frozen=True)
-class Played:
-    """What was played, and what it left behind, by place."""
+class Traces:
+    """What was used, and what that left behind, by place."""
 
     report: dict[str, Any]
     marks: dict[str, str]
@@ -154,7 +154,7 @@ def wait_for_the_end(server: PrefectServer) -> None:
             for name, (path, asked) in [*wanted.items()]:
                 answer = client.post(server.api_url + path, json=asked)
                 assert answer.is_success, answer.text
-                if "the end of the play" in answer.text or '"secrets.end"' in answer.text:
+                if "the end of all uses" in answer.text or '"secrets.end"' in answer.text:
                     del wanted[name]
             assert time.monotonic() < deadline, f"Prefect never showed the last {[*wanted]}"
             time.sleep(0.1)
@@ -177,7 +177,7 @@ def guarded(folder: Path, key: str) -> Path:
     return path
 
 
-def run_play(
+def run_script(
     folder: Path, prefect: PrefectServer, langgraph: LangGraphServer, told: dict[str, Any]
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {
@@ -193,7 +193,7 @@ def run_play(
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
     }
     return subprocess.run(
-        [sys.executable, str(HERE / "play.py")],
+        [sys.executable, str(HERE / "use_everything.py")],
         input=json.dumps({**told, "url": langgraph.url}).encode(),
         env=environment,
         capture_output=True,
@@ -202,7 +202,7 @@ def run_play(
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Traces:
     folder = tmp_path_factory.mktemp("secrets")
     left, scratch = folder / "left", folder / "scratch"
     (left / "results").mkdir(parents=True)
@@ -215,7 +215,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         agent = guarded(folder / "agent", marks["key"])
         environment = {"BG_JOB_TIMEOUT_SECS": "5", "CRON_SCHEDULER_SLEEP_TIME": "1"}
         with run_langgraph_server(agent, jobs=20, env=environment) as langgraph:
-            done = run_play(left, prefect, langgraph, told)
+            done = run_script(left, prefect, langgraph, told)
         assert done.returncode == 0, done.stderr.decode()[-3000:]
         wait_for_the_end(prefect)
     # It has been stopped in good order by now, so it has written down all that it knew.
@@ -225,53 +225,53 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         found |= {str(file.relative_to(folder)): file.read_bytes() for file in files}
     found |= {"standard output": done.stdout, "standard error": done.stderr}
     report = json.loads(done.stdout.splitlines()[-1])
-    return Played(report, marks, beacons, {place: unfolded(text) for place, text in found.items()})
+    return Traces(report, marks, beacons, {place: unfolded(text) for place, text in found.items()})
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_secret_is_found_nowhere(mark: str, played: Played) -> None:
-    assert played.places_with(played.marks[mark]) == []
+def test_secret_is_found_nowhere(mark: str, traces: Traces) -> None:
+    assert traces.places_with(traces.marks[mark]) == []
 
 
-def test_parameter_of_a_flow_is_found_only_where_prefect_keeps_parameters(played: Played) -> None:
-    places = played.places_with(played.marks["parameter"])
+def test_parameter_of_a_flow_is_found_only_where_prefect_keeps_parameters(traces: Traces) -> None:
+    places = traces.places_with(traces.marks["parameter"])
     files = {place for place in places if place.startswith("prefect/prefect.db")}
     assert {*places} - files == {"table flow_run"}
 
 
-def test_secrets_reached_the_deployment_that_repeats_them(played: Played) -> None:
-    assert {*played.marks} - {*played.report["sent"]} == UNSENT
+def test_secrets_reached_the_deployment_that_repeats_them(traces: Traces) -> None:
+    assert {*traces.marks} - {*traces.report["sent"]} == UNSENT
 
 
 @pytest.mark.parametrize("beacon", BEACONS)
-def test_search_finds_what_was_planted_in_each_place(beacon: str, played: Played) -> None:
-    places = played.places_with(played.beacons[beacon])
+def test_search_finds_what_was_planted_in_each_place(beacon: str, traces: Traces) -> None:
+    places = traces.places_with(traces.beacons[beacon])
     assert any(re.search(BEACONS[beacon], place) for place in places), places
 
 
-def test_search_reads_the_files_of_the_database(played: Played) -> None:
-    files = [place for place in played.left if place.startswith("prefect/prefect.db")]
-    assert {*played.places_with(played.beacons["log"])} & {*files}
+def test_search_reads_the_files_of_the_database(traces: Traces) -> None:
+    files = [place for place in traces.left if place.startswith("prefect/prefect.db")]
+    assert {*traces.places_with(traces.beacons["log"])} & {*files}
 
 
-def test_every_public_name_and_command_was_played(played: Played) -> None:
+def test_every_public_name_and_command_was_used(traces: Traces) -> None:
     errors = {name for name in prefect_langgraph.__all__ if is_error(name)}
-    shown = {*played.report["shown"]}
-    assert {*played.report["without scene"]} - errors - PARTS - shown == set()
-    assert played.report["without call"] == []
+    shown = {*traces.report["shown"]}
+    assert {*traces.report["without use"]} - errors - PARTS - shown == set()
+    assert traces.report["without call"] == []
 
 
-def test_scenes_went_well_where_the_deployment_works_and_only_there(played: Played) -> None:
-    scenes = set(prefect_langgraph.__all__) - {*played.report["without scene"]}
-    assert scenes - {*played.report["went well"]} == {"with_finalizer"}
-    assert {*played.report["went well although refused"]} == ALONE
-    assert played.report["went well although half refused"] == []
-    assert {*played.report["went well although failing"]} == HARMLESS
+def test_uses_went_well_where_the_deployment_works_and_only_there(traces: Traces) -> None:
+    uses = set(prefect_langgraph.__all__) - {*traces.report["without use"]}
+    assert uses - {*traces.report["went well"]} == {"with_finalizer"}
+    assert {*traces.report["went well although refused"]} == ALONE
+    assert traces.report["went well although half refused"] == []
+    assert {*traces.report["went well although failing"]} == HARMLESS
 
 
-def test_every_error_came_up(played: Played) -> None:
+def test_every_error_came_up(traces: Traces) -> None:
     errors = {name for name in prefect_langgraph.__all__ if is_error(name)}
-    assert errors - BASES - {*played.report["shown"]} == set()
+    assert errors - BASES - {*traces.report["shown"]} == set()
 
 
 def is_error(name: str) -> bool:
@@ -286,4 +286,4 @@ def test_search_sees_through_base64(wrap: Callable[[bytes], bytes]) -> None:
     text = f"zq{uuid.uuid4().hex}"
     for shift in range(3):
         hidden = wrap(b"x" * shift + b"some words before" + text.encode() + b" and after")
-        assert Played({}, {}, {}, {"here": unfolded(hidden)}).places_with(text) == ["here"]
+        assert Traces({}, {}, {}, {"here": unfolded(hidden)}).places_with(text) == ["here"]

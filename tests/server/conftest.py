@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from proxy import Proxy, run_proxy
+from support.plain_sdk import sync_sdk
 
 AGENT = Path(__file__).resolve().parents[2] / "examples" / "agent" / "langgraph.json"
 

@@ -18,7 +18,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.cli import main
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 CLI = [sys.executable, "-m", "prefect_langgraph.cli"]
 OWNER = "cli-tests"

@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     CronHandle,
     LangGraphCredentials,
@@ -23,7 +22,8 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.ownership.tags import KEY
 from prefect_langgraph.testing import LangGraphServer
-from waiting import until
+from support.plain_sdk import sync_sdk
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -15,11 +15,11 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.errors import APIError
 
-from plain_sdk import sync_sdk
 from prefect_langgraph.errors import ScheduleError
 from prefect_langgraph.schedules import next_fires, to_deploy_cron
 from prefect_langgraph.schedules.clock import clock_changes
 from prefect_langgraph.testing import LangGraphServer
+from support.plain_sdk import sync_sdk
 
 CRONS = (
     "* * * * *",

@@ -36,7 +36,7 @@ from prefect_langgraph import (
 from prefect_langgraph.ownership.tags import API, FLOW_RUN_ID, KEY, OWNS_THREAD
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from proxy import Answer, Hold, LoseRequest, LoseResponse, Proxy
-from waiting import until
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -30,9 +30,9 @@ from prefect_langgraph import (
 from prefect_langgraph.reports.events import FAN_OUT_ENDED, FAN_OUT_STARTED, RUN_ENDED
 from prefect_langgraph.testing import PrefectServer
 from proxy import Proxy
-from server.many import BATCH, CREATE_RUN, active, most_at_once, new_mark, threads_of
-from server.owned import events_named
-from waiting import until
+from support.leftovers import events_named
+from support.marked_runs import BATCH, CREATE_RUN, active, most_at_once, new_mark, threads_of
+from support.waiting import until
 
 Row = dict[str, Any]
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -21,8 +21,8 @@ from prefect_langgraph import (
     fan_out,
 )
 from proxy import Proxy
-from server.many import BATCH, active, new_mark, threads_of
-from waiting import until
+from support.marked_runs import BATCH, active, new_mark, threads_of
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     FanOutError,
     FanOutResult,
@@ -22,9 +21,10 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from server.conftest import AGENT
-from server.many import active, new_mark, threads_of
 from server.test_fan_out import block
-from waiting import until
+from support.marked_runs import active, new_mark, threads_of
+from support.plain_sdk import sync_sdk
+from support.waiting import until
 
 __all__ = ["block"]
 

@@ -34,7 +34,7 @@ from prefect_langgraph.reports.progress import FanOutProgress
 from prefect_langgraph.results import RunFailure, RunResult
 from prefect_langgraph.testing import PrefectServer
 from prefect_langgraph.transport.loop import io_loop
-from waiting import PATIENCE, until
+from support.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-very-secret"

@@ -26,8 +26,8 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from proxy import Answer, Proxy
-from server.owned import FOREVER, YEARLY, active_runs, events_named, left_by, logs_of
-from waiting import until
+from support.leftovers import FOREVER, YEARLY, active_runs, events_named, left_by, logs_of
+from support.waiting import until
 
 BLOCK = "finalizer-tests"
 

@@ -24,9 +24,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from langgraph_sdk.client import SyncLangGraphClient
 
-from plain_sdk import sync_sdk
 from prefect_langgraph.headers import HeaderPolicy
 from prefect_langgraph.testing import run_langgraph_server
+from support.plain_sdk import sync_sdk
 
 AGENT = """
 import json

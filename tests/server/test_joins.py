@@ -24,7 +24,7 @@ from prefect_langgraph import (
     start_runs,
 )
 from proxy import Answer, Proxy
-from server.many import SEARCH
+from support.marked_runs import SEARCH
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from plain_sdk import async_sdk
 from prefect_langgraph import (
     LangGraphCredentials,
     RunCancelledError,
@@ -19,24 +18,25 @@ from prefect_langgraph import (
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.testing import PrefectServer, run_langgraph_server
 from proxy import Proxy
-from scenarios import Scenario, scenarios
-from stage import Seen, Stage
+from server.case_runner import CaseRunner, Seen
+from server.outcome_cases import OutcomeCase, outcome_cases
+from support.plain_sdk import async_sdk
 
 AGENT = Path(__file__).resolve().parents[2] / "examples" / "agent" / "langgraph.json"
-SCENARIOS = scenarios()
+CASES = outcome_cases()
 
 
-async def play(url: str, chosen: list[Scenario]) -> dict[Scenario, Seen | BaseException]:
+async def run_cases(url: str, chosen: list[OutcomeCase]) -> dict[OutcomeCase, Seen | BaseException]:
     async with async_sdk(url) as client:
-        return await Stage(url, client).play(chosen)
+        return await CaseRunner(url, client).run(chosen)
 
 
 @flow
-async def play_all(url: str, strict_url: str) -> dict[str, Seen | BaseException]:
-    timed_out = [item for item in SCENARIOS if item.case.name == "timed out"]
-    others = [item for item in SCENARIOS if item not in timed_out]
-    first, second = await asyncio.gather(play(url, others), play(strict_url, timed_out))
-    return {str(scenario): seen for scenario, seen in (first | second).items()}
+async def run_all(url: str, strict_url: str) -> dict[str, Seen | BaseException]:
+    timed_out = [item for item in CASES if item.outcome.name == "timed out"]
+    others = [item for item in CASES if item not in timed_out]
+    first, second = await asyncio.gather(run_cases(url, others), run_cases(strict_url, timed_out))
+    return {str(case): seen for case, seen in (first | second).items()}
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +47,19 @@ def seen(prefect_server: PrefectServer) -> dict[str, Seen | BaseException]:
         run_langgraph_server(AGENT, jobs=60) as server,
         run_langgraph_server(AGENT, jobs=30, env=strict) as strict_server,
     ):
-        return asyncio.run(play_all(server.url, strict_server.url))
+        return asyncio.run(run_all(server.url, strict_server.url))
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_outcome_is_the_runs_own(scenario: Scenario, seen: dict[str, Seen | BaseException]) -> None:
-    outcome = seen[str(scenario)]
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_outcome_is_the_runs_own(case: OutcomeCase, seen: dict[str, Seen | BaseException]) -> None:
+    outcome = seen[str(case)]
     if isinstance(outcome, BaseException):
         raise outcome
-    assert outcome.status is scenario.expected_status
-    assert outcome.values == scenario.expected_values
-    assert type(outcome.error) is (scenario.expected_error or type(None))
+    assert outcome.status is case.expected_status
+    assert outcome.values == case.expected_values
+    assert type(outcome.error) is (case.expected_error or type(None))
     asked = sorted(item["value"]["question"] for item in outcome.interrupts)
-    numbers = range(1, scenario.case.interrupts + 1)
+    numbers = range(1, case.outcome.interrupts + 1)
     assert asked == [f"Question {number}: may I go on?" for number in numbers]
     if (error := outcome.error) is not None:
         assert outcome.run_id in (error.handle.run_id, None)
@@ -67,8 +67,8 @@ def test_outcome_is_the_runs_own(scenario: Scenario, seen: dict[str, Seen | Base
     if isinstance(error, RunFailedError):
         assert (error.error, error.detail) == ("RuntimeError", "no luck")
     if isinstance(error, RunInterruptedError):
-        assert len({item["id"] for item in error.interrupts}) == scenario.case.interrupts
-    if outcome.result is not None and scenario.case.leaves_row:
+        assert len({item["id"] for item in error.interrupts}) == case.outcome.interrupts
+    if outcome.result is not None and case.outcome.leaves_row:
         assert outcome.result.seconds is not None
         assert outcome.result.seconds >= 0
 

@@ -19,7 +19,7 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
 from proxy import Proxy, run_proxy
-from server.many import PRUNE, THREAD
+from support.marked_runs import PRUNE, THREAD
 
 CONFIG = Path(__file__).parent / "guarded" / "langgraph.json"
 BLOCK = "owner-filter-tests"

@@ -21,7 +21,7 @@ from proxy import (
     gateway_page,
     unhandled_500,
 )
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 
 @pytest.fixture

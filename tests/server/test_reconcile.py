@@ -16,7 +16,6 @@ from prefect import flow
 from prefect.artifacts import Artifact
 from prefect.flows import load_flow_from_entrypoint
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     CronPlan,
     CronSpec,
@@ -32,6 +31,7 @@ from prefect_langgraph import (
 from prefect_langgraph.ownership.tags import FLOW_RUN_ID
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from proxy import Answer, Hold, LoseResponse, Proxy, run_proxy
+from support.plain_sdk import sync_sdk
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -13,7 +13,7 @@ import pytest
 
 from prefect_langgraph.testing import PrefectServer
 from proxy import LoseRequest, Proxy, run_proxy
-from waiting import until
+from support.waiting import until
 
 
 @pytest.fixture

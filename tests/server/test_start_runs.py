@@ -33,7 +33,7 @@ from prefect_langgraph.many_runs.batch import CHUNK
 from prefect_langgraph.ownership.claims import TakenOverError
 from prefect_langgraph.runs.lookup import FETCH_BYTES
 from proxy import Answer, Hold, LoseResponse, Proxy, Rewrite
-from server.many import (
+from support.marked_runs import (
     BATCH,
     CREATE_RUN,
     PRUNE,
@@ -44,7 +44,7 @@ from server.many import (
     new_mark,
     threads_of,
 )
-from waiting import PATIENCE, until
+from support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

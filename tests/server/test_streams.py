@@ -25,7 +25,6 @@ from prefect import flow, task
 from prefect.context import TaskRunContext
 from prefect.states import State
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     InvalidRequestError,
     JoinTimeoutError,
@@ -50,7 +49,8 @@ from prefect_langgraph import (
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from prefect_langgraph.transport.generators import SIZE
 from proxy import CutStream, Proxy
-from waiting import until
+from support.plain_sdk import sync_sdk
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

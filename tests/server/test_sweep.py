@@ -50,8 +50,8 @@ from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefec
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import deployment_for
 from proxy import Answer, Proxy
-from server.owned import FOREVER, YEARLY, active_runs, left_by
-from waiting import until
+from support.leftovers import FOREVER, YEARLY, active_runs, left_by
+from support.waiting import until
 
 BLOCK = "sweep-tests"
 

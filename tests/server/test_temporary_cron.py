@@ -14,7 +14,6 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect import flow
 from prefect.artifacts import Artifact
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import (
     InvalidRequestError,
     LangGraphCredentials,
@@ -29,7 +28,8 @@ from prefect_langgraph.ownership.tags import FLOW_RUN_ID, KEY, OWNS_THREAD
 from prefect_langgraph.tasks.temporary_cron import TemporaryCron
 from prefect_langgraph.testing import LangGraphServer
 from proxy import run_proxy
-from waiting import until
+from support.plain_sdk import sync_sdk
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

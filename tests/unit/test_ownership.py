@@ -19,7 +19,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from odd_server import OddServer, credentials_of
 from prefect_langgraph import create_thread, run_on_thread, run_stateless, start_run
 from prefect_langgraph.canonical import canonical, digest
 from prefect_langgraph.errors import InvalidRequestError
@@ -39,6 +38,7 @@ from prefect_langgraph.ownership.tags import (
 )
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.transport.loop import io_loop
+from support.odd_server import OddServer, credentials_of
 
 FLOW_RUN = str(uuid.uuid4())
 Scope = tuple[str, int]

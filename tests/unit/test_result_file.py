@@ -1,4 +1,4 @@
-"""`_result_file`: what is read, taken over and written, on a local disk and elsewhere."""
+"""Files of inputs and results: what is read, taken over and written, on a local disk and elsewhere."""
 
 from __future__ import annotations
 

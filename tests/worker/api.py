@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.owned import logs_of
-from waiting import PATIENCE, until
+from support.leftovers import logs_of
+from support.waiting import PATIENCE, until
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "#   prefect "

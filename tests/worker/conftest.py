@@ -11,11 +11,11 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 from prefect import Flow
 
-from plain_sdk import sync_sdk
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
 from prefect_langgraph.testing.process import HOST, ServerProcess
-from waiting import PATIENCE
+from support.plain_sdk import sync_sdk
+from support.waiting import PATIENCE
 from worker.api import Api
 from worker.commands import ROOT, documented, run_documented
 from worker.deployed import BLOCK

@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from prefect_langgraph import create_cron, fan_out, run_stateless, start_run, sweep, with_finalizer
-from server.owned import FOREVER, YEARLY
+from support.leftovers import FOREVER, YEARLY
 
 INPUTS = [{"tag": str(number)} for number in range(20)]
 

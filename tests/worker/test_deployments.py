@@ -22,8 +22,8 @@ from prefect.runtime import flow_run
 import prefect_langgraph
 from prefect_langgraph import LangGraphCredentials, create_cron, reconcile_crons, start_run
 from prefect_langgraph.testing import LangGraphServer
-from server.owned import FOREVER, YEARLY, left_by, logs_of
-from waiting import until
+from support.leftovers import FOREVER, YEARLY, left_by, logs_of
+from support.waiting import until
 from worker.api import Api, Row
 from worker.commands import ROOT, run_documented
 from worker.conftest import Worker

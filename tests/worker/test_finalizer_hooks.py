@@ -20,8 +20,8 @@ from prefect.states import Cancelling
 from prefect_langgraph import SweepEntry, sweep
 from prefect_langgraph.ownership.heartbeat import is_lease
 from prefect_langgraph.testing import PrefectServer
-from server.owned import active_runs, left_by, logs_of
-from waiting import until
+from support.leftovers import active_runs, left_by, logs_of
+from support.waiting import until
 from worker.conftest import Worker
 from worker.deployed import BLOCK, CRONS, RUNS
 

@@ -18,8 +18,8 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
 from prefect_langgraph.testing.process import HOST, ServerProcess
-from server.owned import left_by
-from waiting import PATIENCE
+from support.leftovers import left_by
+from support.waiting import PATIENCE
 from worker.api import Api
 from worker.on_postgresql import INPUTS
 

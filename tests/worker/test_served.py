@@ -16,8 +16,8 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials, resume_waiting
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from prefect_langgraph.testing.process import HOST, ServerProcess
-from server.owned import FOREVER, YEARLY, left_by
-from waiting import PATIENCE, until
+from support.leftovers import FOREVER, YEARLY, left_by
+from support.waiting import PATIENCE, until
 from worker.api import Api, Row
 from worker.served import NAME
 from worker.test_suspension import end_its_runs, suspended

@@ -10,8 +10,8 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect.deployments import run_deployment
 
 from prefect_langgraph import resume_waiting
-from server.owned import active_runs, left_by
-from waiting import until
+from support.leftovers import active_runs, left_by
+from support.waiting import until
 from worker.api import Api
 from worker.conftest import Worker
 

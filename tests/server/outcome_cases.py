@@ -1,7 +1,7 @@
 """The ways in which a run can end, and the sides from which it can be seen; and what must be said.
 
-A `Scenario` is one run: what becomes of it (`case`), on which thread and by whom it was started
-(`place`), when somebody asks about it (`moment`) and by which task (`way`).
+An `OutcomeCase` is one run: what becomes of it (`outcome`), on which thread and by whom it was started
+(`thread_kind`), when somebody asks about it (`moment`) and by which task (`way`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prefect_langgraph import (
     RunTimeoutError,
 )
 
-Place = Literal["own thread", "own, elsewhere", "new thread", "used thread", "used, elsewhere"]
+ThreadKind = Literal["own thread", "own, elsewhere", "new thread", "used thread", "used, elsewhere"]
 Moment = Literal["before", "during", "ended", "later", "busy again"]
 Way = Literal["join_run", "join_runs", "get_run", "run"]
 
@@ -28,7 +28,7 @@ WORKER_STEPS = ["prepare", "work", "finish"]
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Outcome:
     """What becomes of a run, and what this package has to say about it."""
 
     name: str
@@ -52,11 +52,11 @@ class Case:
 
 
 LONG = {"sleep": 60}
-CASES = [
-    Case("success", RunStatus.SUCCESS, None, {"tag": "a", "sleep": 0.4}, (*WORKER_STEPS,), "a"),
-    Case("failed", RunStatus.ERROR, RunFailedError, {"fail": "no luck", "sleep": 0.4}, ("prepare",)),
-    Case("timed out", RunStatus.TIMEOUT, RunTimeoutError, LONG, ("prepare",)),
-    Case(
+OUTCOMES = [
+    Outcome("success", RunStatus.SUCCESS, None, {"tag": "a", "sleep": 0.4}, (*WORKER_STEPS,), "a"),
+    Outcome("failed", RunStatus.ERROR, RunFailedError, {"fail": "no luck", "sleep": 0.4}, ("prepare",)),
+    Outcome("timed out", RunStatus.TIMEOUT, RunTimeoutError, LONG, ("prepare",)),
+    Outcome(
         "cancelled while running",
         RunStatus.CANCELLED,
         RunCancelledError,
@@ -64,7 +64,7 @@ CASES = [
         ("prepare",),
         ending="cancel",
     ),
-    Case(
+    Outcome(
         "cancelled while pending",
         RunStatus.CANCELLED,
         RunCancelledError,
@@ -73,8 +73,8 @@ CASES = [
         options={"after_seconds": 600},
         ending="cancel",
     ),
-    Case("rolled back", RunStatus.CANCELLED, RunCancelledError, LONG, None, ending="rollback"),
-    Case(
+    Outcome("rolled back", RunStatus.CANCELLED, RunCancelledError, LONG, None, ending="rollback"),
+    Outcome(
         "one interrupt",
         RunStatus.INTERRUPTED,
         RunInterruptedError,
@@ -82,7 +82,7 @@ CASES = [
         ("prepare", "work"),
         interrupts=1,
     ),
-    Case(
+    Outcome(
         "three interrupts",
         RunStatus.INTERRUPTED,
         RunInterruptedError,
@@ -90,7 +90,7 @@ CASES = [
         ("prepare", "work"),
         interrupts=3,
     ),
-    Case(
+    Outcome(
         "breakpoint",
         RunStatus.INTERRUPTED,
         RunInterruptedError,
@@ -99,7 +99,7 @@ CASES = [
         options={"interrupt_before": ["work"]},
     ),
     # Pending: the dev server goes on working on a run whose thread was deleted.
-    Case(
+    Outcome(
         "deleted",
         RunStatus.LOST,
         RunLostError,
@@ -108,59 +108,59 @@ CASES = [
         options={"after_seconds": 600},
         ending="delete",
     ),
-    Case("unknown", RunStatus.LOST, RunLostError, {}, None, known=False),
+    Outcome("unknown", RunStatus.LOST, RunLostError, {}, None, known=False),
 ]
 
 
 @dataclass(frozen=True, eq=False)
-class Scenario:
-    case: Case
-    place: Place
+class OutcomeCase:
+    outcome: Outcome
+    thread_kind: ThreadKind
     moment: Moment
     way: Way
 
     def __str__(self) -> str:
-        return f"{self.case.name}, {self.place}, {self.moment}, {self.way}".replace(" ", "_")
+        return f"{self.outcome.name}, {self.thread_kind}, {self.moment}, {self.way}".replace(" ", "_")
 
     @property
     def is_own(self) -> bool:
-        return self.place.startswith("own")
+        return self.thread_kind.startswith("own")
 
     @property
     def is_ours(self) -> bool:
-        return not self.place.endswith("elsewhere")
+        return not self.thread_kind.endswith("elsewhere")
 
     @property
     def is_used(self) -> bool:
-        return self.place.startswith("used")
+        return self.thread_kind.startswith("used")
 
     @property
     def expected_status(self) -> RunStatus:
         # Who never saw it alive cannot tell it from one that never was.
-        gone = self.case.ending == "rollback" and not self.is_ours and not self.is_own
-        return RunStatus.LOST if gone else self.case.status
+        gone = self.outcome.ending == "rollback" and not self.is_ours and not self.is_own
+        return RunStatus.LOST if gone else self.outcome.status
 
     @property
     def expected_error(self) -> type[RunError] | None:
         lost = self.expected_status is RunStatus.LOST
-        return RunLostError if lost else self.case.error
+        return RunLostError if lost else self.outcome.error
 
     @property
     def expected_values(self) -> dict[str, Any] | None:
-        if self.case.steps is None:
+        if self.outcome.steps is None:
             return None
         earlier = WORKER_STEPS if self.is_used else []
         return {
-            "request": dict(self.case.input),
-            "steps": [*earlier, *self.case.steps],
+            "request": dict(self.outcome.input),
+            "steps": [*earlier, *self.outcome.steps],
             "answers": [],
-            "result": self.case.result,
+            "result": self.outcome.result,
             "payload": "",
             "messages": [],
         }
 
 
-_ASKED: dict[Way, list[tuple[Place, Moment]]] = {
+_ASKED: dict[Way, list[tuple[ThreadKind, Moment]]] = {
     "join_run": [
         ("own thread", "before"),
         ("own thread", "during"),
@@ -196,24 +196,24 @@ _ASKED: dict[Way, list[tuple[Place, Moment]]] = {
 }
 
 
-def scenarios() -> list[Scenario]:
+def outcome_cases() -> list[OutcomeCase]:
     """Every combination that there can be, one of each kind."""
     return [
-        scenario
-        for case in CASES
+        case
+        for outcome in OUTCOMES
         for way, sides in _ASKED.items()
-        for place, moment in sides
-        if _can_be(scenario := Scenario(case, place, moment, way))
+        for thread_kind, moment in sides
+        if _can_be(case := OutcomeCase(outcome, thread_kind, moment, way))
     ]
 
 
-def _can_be(scenario: Scenario) -> bool:
-    case, moment = scenario.case, scenario.moment
-    if not case.known:
-        return not scenario.is_ours and moment == "ended"
-    if moment == "during" and not case.begins:
+def _can_be(case: OutcomeCase) -> bool:
+    outcome, moment = case.outcome, case.moment
+    if not outcome.known:
+        return not case.is_ours and moment == "ended"
+    if moment == "during" and not outcome.begins:
         return False
-    if case.ending == "delete" and moment in ("later", "busy again"):
+    if outcome.ending == "delete" and moment in ("later", "busy again"):
         return False
     # Whether one who did not start it saw it alive is for a test of its own.
-    return case.ending != "rollback" or scenario.is_ours or moment not in ("before", "during")
+    return outcome.ending != "rollback" or case.is_ours or moment not in ("before", "during")

@@ -2,9 +2,9 @@
 
 Reads JSON from standard input: the deployment's address, the marks, the beacons and the folders.
 Prints and logs what a careless user would: results, blocks, errors and their tracebacks. The last line
-is JSON: what was played.
+is JSON: what was used.
 
-A new public name needs a scene in `scenes.py`, a new command a call in `commands` here.
+A new public name needs a use in `uses.py`, a new command a call in `commands` here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from scenes import CREATING, SCENES, Action, Play, scene_of
+from uses import CREATING, USES, Action, Setup, use_of
 
 import prefect_langgraph as pl
 from prefect_langgraph.cli import app, main
@@ -55,70 +55,70 @@ def plant(beacons: Mapping[str, str]) -> None:
     sys.stderr.write(f"{beacons['stderr']}\n")
 
 
-def play_scenes(play: Play) -> list[str]:
-    """Play every public name with a deployment that works; those without a scene."""
+def use_names(setup: Setup) -> list[str]:
+    """Use every public name with a deployment that works; those without a use."""
     missing = []
 
-    @flow(name="scenes")
-    def scenes() -> None:
+    @flow(name="uses")
+    def uses() -> None:
         for name in pl.__all__:
-            if (scene := scene_of(name)) is not None:
-                play.scene(name, scene(play, name))
+            if (use := use_of(name)) is not None:
+                setup.do(name, use(setup, name))
             else:
                 missing.append(name)
 
-    scenes()
+    uses()
     return missing
 
 
-def play_refused(play: Play, proxy: Proxy, names: Iterable[str], *refused: tuple[str, str]) -> None:
-    """Play public names with a deployment that refuses some requests and repeats them."""
+def use_refused(setup: Setup, proxy: Proxy, names: Iterable[str], *refused: tuple[str, str]) -> None:
+    """Use public names with a deployment that refuses some requests and repeats them."""
 
-    @flow(name="refused scenes")
-    def scenes() -> None:
+    @flow(name="refused uses")
+    def uses() -> None:
         for name in names:
-            action = SCENES[name](play, name)
+            action = USES[name](setup, name)
             for method, path in refused:
                 proxy.on(method, path, Echo(422), times=None)
-            play.scene(name, action)
+            setup.do(name, action)
             proxy.clear()
 
-    scenes()
+    uses()
 
 
-def play_failures(play: Play, proxied: Play, proxy: Proxy) -> None:
+def fail_in_every_way(setup: Setup, proxied: Setup, proxy: Proxy) -> None:
     """Fail in every way, in tasks and then as a flow run."""
     failures: dict[str, Action] = {
-        **wrong_models(play.marks["model"]),
-        **wrong_blocks(play),
-        **endings(play),
+        **wrong_models(setup.marks["model"]),
+        **wrong_blocks(setup),
+        **endings(setup),
         **refusals(proxied, proxy),
     }
 
     @flow(name="failures")
     def fails() -> None:
         for name, action in failures.items():
-            play.scene(name, action)
+            setup.do(name, action)
 
     fails()
     # What a failed flow run keeps is not what a failed task run keeps.
     for name in ("graph failed", "422", "password in the address", "no json", "policy"):
-        play.scene(name, flow(failures[name], name=name))
+        setup.do(name, flow(failures[name], name=name))
 
 
-def commands(play: Play) -> dict[str, list[list[str]]]:
+def commands(setup: Setup) -> dict[str, list[list[str]]]:
     """Calls of each command, by its words."""
-    where = ["--credentials", play.name]
-    crons = [play.spec().model_dump(mode="json", exclude_none=True)]
-    specs = play.file(json.dumps({"owner": "cli", "crons": crons}))
-    broken = play.file('{"a": ' + json.dumps(play.input) + " zq")
-    bad = f"http://ada:{play.marks['password']}@localhost:2024"
+    where = ["--credentials", setup.name]
+    crons = [setup.spec().model_dump(mode="json", exclude_none=True)]
+    specs = setup.file(json.dumps({"owner": "cli", "crons": crons}))
+    broken = setup.file('{"a": ' + json.dumps(setup.input) + " zq")
+    bad = f"http://ada:{setup.marks['password']}@localhost:2024"
     return {
         "crons list": [
             ["crons", "list", *where],
             ["crons", "list", "--json", *where],
             ["crons", "list", "--url", bad],
-            ["crons", "list", "--url", play.url],
+            ["crons", "list", "--url", setup.url],
         ],
         "crons plan": [["crons", "plan", specs, *where], ["crons", "plan", broken, *where]],
         "crons apply": [
@@ -129,19 +129,19 @@ def commands(play: Play) -> dict[str, list[list[str]]]:
         "crons delete": [["crons", "delete", str(uuid.uuid4()), *where]],
         "crons sweep": [["crons", "sweep", *where, "--dry-run"], ["crons", "sweep", "--json", *where]],
         "doctor": [
-            ["doctor", "--block", play.name],
-            ["doctor", "--json", "--block", play.name],
-            ["doctor", "--url", play.url],
+            ["doctor", "--block", setup.name],
+            ["doctor", "--json", "--block", setup.name],
+            ["doctor", "--url", setup.url],
             ["doctor", "--url", bad],
             ["doctor", "--json", "--url", bad],
-            ["doctor", "--block", play.name, "--langgraph-json", broken],
+            ["doctor", "--block", setup.name, "--langgraph-json", broken],
         ],
     }
 
 
-def play_commands(play: Play) -> list[str]:
-    """Play every command; those without a call."""
-    calls = commands(play)
+def run_commands(setup: Setup) -> list[str]:
+    """Call every command; those without a call."""
+    calls = commands(setup)
     for arguments in [call for several in calls.values() for call in several]:
         with contextlib.suppress(SystemExit):
             main(arguments)
@@ -158,31 +158,31 @@ def commands_of(app: Any, prefix: str = "") -> set[str]:
     return found
 
 
-def play_all(told: Mapping[str, Any]) -> dict[str, Any]:
+def use_everything(told: Mapping[str, Any]) -> dict[str, Any]:
     plant(told["beacons"])
     folder, scratch = Path(told["folder"]), Path(told["scratch"])
-    play = Play(told["url"], "marked", told["marks"], folder, scratch)
-    play.save()
-    missing = play_scenes(play)
+    setup = Setup(told["url"], "marked", told["marks"], folder, scratch)
+    setup.save()
+    missing = use_names(setup)
     with run_proxy(told["url"]) as proxy:
-        refused = replace(play, url=proxy.url, name="refused", went_well=set())
+        refused = replace(setup, url=proxy.url, name="refused", went_well=set())
         refused.save()
         # A twin would say the same: both hand one coroutine to one loop.
-        play_refused(refused, proxy, SCENES, ("*", ""))
+        use_refused(refused, proxy, USES, ("*", ""))
         # What comes last holds the most, so all that comes before must work.
         half = replace(refused, went_well=set())
-        play_refused(half, proxy, CREATING, ("POST", CREATE), ("PATCH", ""))
+        use_refused(half, proxy, CREATING, ("POST", CREATE), ("PATCH", ""))
         failing = replace(refused, went_well=set())
-        play_failures(replace(failing, url=told["url"], name="marked"), failing, proxy)
-        missing_calls = play_commands(play)
+        fail_in_every_way(replace(failing, url=told["url"], name="marked"), failing, proxy)
+        missing_calls = run_commands(setup)
         proxy.on("*", "", Echo(422), times=None)
-        play_commands(refused)
+        run_commands(refused)
     return {
-        "sent": sorted(name for name, mark in play.marks.items() if mark in Echo.heard),
-        "without scene": missing,
+        "sent": sorted(name for name, mark in setup.marks.items() if mark in Echo.heard),
+        "without use": missing,
         "without call": missing_calls,
-        "shown": sorted(play.shown),
-        "went well": sorted(play.went_well),
+        "shown": sorted(setup.shown),
+        "went well": sorted(setup.went_well),
         "went well although refused": sorted(refused.went_well),
         "went well although half refused": sorted(half.went_well),
         "went well although failing": sorted(failing.went_well),
@@ -192,13 +192,13 @@ def play_all(told: Mapping[str, Any]) -> dict[str, Any]:
 @flow(name="the end", log_prints=True)
 def the_end() -> None:
     """The last that Prefect hears: when its server has this, it has all that came before."""
-    print("the end of the play")  # noqa: T201
+    print("the end of all uses")  # noqa: T201
     emit_event("secrets.end", resource={"prefect.resource.id": "secrets.end"})
 
 
 if __name__ == "__main__":
     # Every flow run would wait up to a second for the end of its heartbeat.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        report = play_all(json.load(sys.stdin))
+        report = use_everything(json.load(sys.stdin))
         the_end()
     sys.stdout.write(json.dumps(report) + "\n")

@@ -1,4 +1,4 @@
-"""A feed: an asynchronous generator on the shared loop, read from elsewhere."""
+"""An asynchronous generator on the shared loop, read from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.transport.generators import SIZE, AsyncFeed, FeedControl, SyncFeed, feed_control
 from prefect_langgraph.transport.loop import io_loop
-from waiting import PATIENCE
+from support.waiting import PATIENCE
 
 
 class Source:

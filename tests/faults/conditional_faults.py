@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from proxy import Exchange, Fault, Request
-from proxy._proxy import matches
+from proxy import Exchange, Fault, Request, matches
 
 
 class OutageAfter:

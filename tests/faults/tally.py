@@ -9,7 +9,7 @@ from typing import Any
 from langgraph_sdk.client import SyncLangGraphClient
 
 from proxy import Proxy
-from waiting import until
+from support.waiting import until
 
 RUN = r"/threads/[^/]+/runs$"
 BATCH = r"/runs/batch$"
@@ -19,7 +19,7 @@ CANCEL = r"/runs/[^/]+/cancel$"
 CRON = r"/runs/crons$"
 
 
-class Books:
+class Tally:
     """Counts on the real server, for one test.
 
     Attributes:

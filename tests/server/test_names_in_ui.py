@@ -27,7 +27,7 @@ from prefect_langgraph import (
     update_cron,
 )
 from prefect_langgraph.testing import PrefectServer
-from waiting import until
+from support.waiting import until
 
 
 @pytest.fixture

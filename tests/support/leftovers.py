@@ -10,7 +10,7 @@ import httpx
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.errors import NotFoundError
 
-from waiting import until as until
+from support.waiting import until as until
 
 FOREVER = {"sleep": 600}
 YEARLY = "0 0 1 1 *"

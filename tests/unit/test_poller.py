@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odd_server import OddServer, deployment_of
 from prefect_langgraph.errors import AuthenticationError, DeploymentError, InvalidRequestError
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
@@ -19,6 +18,7 @@ from prefect_langgraph.runs.lookup import Lookup
 from prefect_langgraph.runs.poller import Waiter, interval
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from support.odd_server import OddServer, deployment_of
 
 BOUND = 300
 

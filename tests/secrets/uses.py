@@ -1,7 +1,7 @@
 """How each public name is used with marked secrets.
 
-A scene gets ready while the deployment still answers, and gives back what is to be done: the same scene
-is played once with a deployment that works, and once with one that refuses all and repeats in its
+A use gets ready while the deployment still answers, and gives back what is to be done: the same use
+is made once with a deployment that works, and once with one that refuses all and repeats in its
 refusal everything that it was sent.
 """
 
@@ -65,8 +65,8 @@ def call(name: str, *args: Any, **kwargs: Any) -> Any:
 
 
 @dataclass
-class Play:
-    """What scenes share.
+class Setup:
+    """What uses share: a block, an assistant, and things on the deployment, with marked secrets.
 
     Attributes:
         url: Where the blocks lead.
@@ -75,7 +75,7 @@ class Play:
         folder: Files that are searched: what is pickled here is what Prefect would keep.
         scratch: Files that users bring along, which are not.
         shown: The names of the types of all that was shown.
-    went_well: The names of the scenes that raised nothing.
+        went_well: The names of the uses that raised nothing.
     """
 
     url: str
@@ -128,7 +128,7 @@ class Play:
         return LangGraphCredentials(**given)
 
     def save(self) -> None:
-        """Save the block and an assistant under this play's name."""
+        """Save the block and an assistant under this setup's name."""
         self.block().save(self.name, overwrite=True)
         assistant = LangGraphAssistant(
             credentials=LangGraphCredentials.load(self.name), assistant_id="worker", **self.configured
@@ -186,7 +186,7 @@ class Play:
             say("".join(traceback.format_exception(value)))
         (self.folder / f"{uuid.uuid4()}.pickle").write_bytes(pickle.dumps(value))
 
-    def scene(self, name: str, action: Action) -> None:
+    def do(self, name: str, action: Action) -> None:
         """Do it, and show what came of it."""
         say(f"-- {name}")
         try:
@@ -197,37 +197,43 @@ class Play:
             self.went_well.add(name)
 
 
-Scene = Callable[[Play, str], Action]
+Use = Callable[[Setup, str], Action]
 
 
-def _later(play: Play, name: str, *args: Any, **kwargs: Any) -> Action:
-    return lambda: call(name, *args, credentials=play.name, **kwargs)
+def _later(setup: Setup, name: str, *args: Any, **kwargs: Any) -> Action:
+    return lambda: call(name, *args, credentials=setup.name, **kwargs)
 
 
-def _starts(**options: Any) -> Scene:
+def _starts(**options: Any) -> Use:
     """A task that makes a run of `worker`."""
 
-    def scene(play: Play, name: str) -> Action:
-        given = {**play.configured, **options, "headers": play.headers, "webhook": play.hook}
-        return _later(play, name, "worker", play.input, **given)
+    def use(setup: Setup, name: str) -> Action:
+        given = {**setup.configured, **options, "headers": setup.headers, "webhook": setup.hook}
+        return _later(setup, name, "worker", setup.input, **given)
 
-    return scene
-
-
-def _batch(play: Play, name: str) -> Action:
-    given = {"headers": play.headers, "webhook": play.hook, "metadata": {"m": play.marks["metadata"]}}
-    return _later(play, name, "worker", [play.input] * 3, **given, **play.configured)
+    return use
 
 
-def _on_thread(play: Play, name: str) -> Action:
-    thread_id = play.thread()
-    return _later(play, name, thread_id, "worker", play.input, headers=play.headers, webhook=play.hook)
+def _batch(setup: Setup, name: str) -> Action:
+    given = {
+        "headers": setup.headers,
+        "webhook": setup.hook,
+        "metadata": {"m": setup.marks["metadata"]},
+    }
+    return _later(setup, name, "worker", [setup.input] * 3, **given, **setup.configured)
 
 
-def _temporary_cron(play: Play, name: str) -> Action:
+def _on_thread(setup: Setup, name: str) -> Action:
+    thread_id = setup.thread()
+    return _later(
+        setup, name, thread_id, "worker", setup.input, headers=setup.headers, webhook=setup.hook
+    )
+
+
+def _temporary_cron(setup: Setup, name: str) -> Action:
     def action() -> Any:
         with pl.temporary_cron(
-            "worker", YEARLY, play.input, credentials=play.name, webhook=play.hook
+            "worker", YEARLY, setup.input, credentials=setup.name, webhook=setup.hook
         ) as cron:
             say(repr(cron), cron.handle)
             return cron.handle
@@ -235,34 +241,34 @@ def _temporary_cron(play: Play, name: str) -> Action:
     return action
 
 
-def _with_finalizer(play: Play, name: str) -> Action:
-    @pl.with_finalizer(credentials=play.name, max_wait_seconds=5)
+def _with_finalizer(setup: Setup, name: str) -> Action:
+    @pl.with_finalizer(credentials=setup.name, max_wait_seconds=5)
     @flow(name="leaves something behind")
     def leaves() -> None:
         # Each by itself, so that both are tried where nothing works.
         with contextlib.suppress(pl.LangGraphError):
-            play.handle({"sleep": 30})
-        play.cron()
+            setup.handle({"sleep": 30})
+        setup.cron()
         raise LookupError("on purpose")
 
     return leaves
 
 
-def _trigger(play: Play, name: str) -> Action:
+def _trigger(setup: Setup, name: str) -> Action:
     def action() -> Any:
         assistant = LangGraphAssistant(
-            credentials=play.block(), assistant_id="worker", **play.configured
+            credentials=setup.block(), assistant_id="worker", **setup.configured
         )
         say(repr(assistant), assistant)
-        run = assistant.trigger(play.input)
+        run = assistant.trigger(setup.input)
         say(repr(run), run.handle)
-        play.shown.add(type(run).__name__)
+        setup.shown.add(type(run).__name__)
         run.wait_for_completion()
         say(run.fetch_result(), run.cancel())
         return asyncio.run(twin(assistant))
 
     async def twin(assistant: LangGraphAssistant) -> Any:
-        run = await assistant.atrigger(play.input)
+        run = await assistant.atrigger(setup.input)
         await run.await_for_completion()
         await run.acancel()
         return await run.afetch_result()
@@ -270,75 +276,75 @@ def _trigger(play: Play, name: str) -> Action:
     return action
 
 
-def _credentials(play: Play, name: str) -> Action:
+def _credentials(setup: Setup, name: str) -> Action:
     def action() -> Any:
-        block = play.block(header_policy=HeaderPolicy(includes=("x-*",)))
+        block = setup.block(header_policy=HeaderPolicy(includes=("x-*",)))
         say(repr(block), block, block.connection(), block.model_dump(), block.model_dump_json())
         say(repr(block.get_client()), repr(block.get_sync_client()), vars(block), dict(block))
-        os.environ.update(LANGGRAPH_API_URL=play.url, LANGGRAPH_API_KEY=play.marks["key"])
+        os.environ.update(LANGGRAPH_API_URL=setup.url, LANGGRAPH_API_KEY=setup.marks["key"])
         try:
             say(repr(LangGraphCredentials.from_env()))
         finally:
             del os.environ["LANGGRAPH_API_URL"], os.environ["LANGGRAPH_API_KEY"]
-        return LangGraphCredentials.load(play.name)
+        return LangGraphCredentials.load(setup.name)
 
     return action
 
 
-def _policy(play: Play, name: str) -> Action:
+def _policy(setup: Setup, name: str) -> Action:
     def action() -> Any:
         policy = HeaderPolicy(includes=("x-*",), excludes=("x-other",))
-        say(repr(policy.violations(play.headers)), policy.lint(), policy.passes("X-Token"))
-        return policy.check(play.headers, on_violation="warn")
+        say(repr(policy.violations(setup.headers)), policy.lint(), policy.passes("X-Token"))
+        return policy.check(setup.headers, on_violation="warn")
 
     return action
 
 
-def _fan_out(play: Play, name: str) -> Action:
-    inputs, output = play.inputs(), str(play.folder / f"{name}-{play.name}.jsonl")
+def _fan_out(setup: Setup, name: str) -> Action:
+    inputs, output = setup.inputs(), str(setup.folder / f"{name}-{setup.name}.jsonl")
     options = {"input_path": inputs, "output_path": output, "per_run_tasks": name == "fan_out"}
     # A block that is not saved is a parameter of the flow, which Prefect keeps.
-    return lambda: call(name, "worker", credentials=play.block(), **options)
+    return lambda: call(name, "worker", credentials=setup.block(), **options)
 
 
-def _run_assistant(play: Play, name: str) -> Action:
+def _run_assistant(setup: Setup, name: str) -> Action:
     # Prefect keeps the parameters of a flow: this mark is looked for everywhere else.
-    asked = {"tag": "a", "password": play.marks["parameter"]}
-    return lambda: pl.run_assistant(play.name, asked, show_values=True)
+    asked = {"tag": "a", "password": setup.marks["parameter"]}
+    return lambda: pl.run_assistant(setup.name, asked, show_values=True)
 
 
-def _cron_window(play: Play, name: str) -> Action:
-    asked = {"tag": "a", "password": play.marks["parameter"]}
+def _cron_window(setup: Setup, name: str) -> Action:
+    asked = {"tag": "a", "password": setup.marks["parameter"]}
     return _later(
-        play, name, "worker", "* * * * * */1", timedelta(seconds=2), asked, allow_seconds=True
+        setup, name, "worker", "* * * * * */1", timedelta(seconds=2), asked, allow_seconds=True
     )
 
 
-def _reconcile(play: Play, name: str) -> Action:
-    specs = [play.spec(), play.spec().model_copy(update={"name": "b"})]
-    return _later(play, name, specs, owner=f"{name} {play.name}")
+def _reconcile(setup: Setup, name: str) -> Action:
+    specs = [setup.spec(), setup.spec().model_copy(update={"name": "b"})]
+    return _later(setup, name, specs, owner=f"{name} {setup.name}")
 
 
-def _reconcile_flow(play: Play, name: str) -> Action:
-    crons = [play.spec().model_dump(mode="json", exclude_none=True)]
-    specs = play.file(json.dumps({"owner": "secrets", "crons": crons}))
-    return _later(play, name, specs)
+def _reconcile_flow(setup: Setup, name: str) -> Action:
+    crons = [setup.spec().model_dump(mode="json", exclude_none=True)]
+    specs = setup.file(json.dumps({"owner": "secrets", "crons": crons}))
+    return _later(setup, name, specs)
 
 
-def _updated(play: Play, name: str) -> Action:
-    values, headers = {"result": play.marks["state"]}, play.headers
-    return _later(play, name, play.used_thread(), values, as_node="finish", headers=headers)
+def _updated(setup: Setup, name: str) -> Action:
+    values, headers = {"result": setup.marks["state"]}, setup.headers
+    return _later(setup, name, setup.used_thread(), values, as_node="finish", headers=headers)
 
 
-def _item(play: Play, name: str) -> Action:
+def _item(setup: Setup, name: str) -> Action:
     return lambda: pl.join_runs(
         pl.start_runs(
-            None, [pl.RunItem(assistant_id="worker", input=play.input)], credentials=play.name
+            None, [pl.RunItem(assistant_id="worker", input=setup.input)], credentials=setup.name
         )
     )
 
 
-SCENES: dict[str, Scene] = {
+USES: dict[str, Use] = {
     "HeaderPolicy": _policy,
     "LangGraphAssistant": _trigger,
     "LangGraphCredentials": _credentials,
@@ -384,6 +390,6 @@ CREATING = (
 # fmt: on
 
 
-def scene_of(name: str) -> Scene | None:
-    """The scene of a public name; a twin has its sibling's."""
-    return SCENES.get(name) or (SCENES.get(name[1:]) if name.startswith("a") else None)
+def use_of(name: str) -> Use | None:
+    """The use of a public name; a twin has its sibling's."""
+    return USES.get(name) or (USES.get(name[1:]) if name.startswith("a") else None)

@@ -27,14 +27,14 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from waiting import PATIENCE, until
+from support.waiting import PATIENCE, until
 
 _TESTS = Path(__file__).parent.parent
 
 SETTINGS = {setting.name: setting for setting in (PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES)}
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["faults._attempts", "faults._flows", "faults._suspending"])
+_processes.set_forkserver_preload(["faults.attempts", "faults.flows", "faults.suspending_flows"])
 
 
 def begin() -> None:

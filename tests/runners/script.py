@@ -8,7 +8,7 @@ from typing import Any
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from prefect_dask import DaskTaskRunner
 
-from runners import _flows as flows
+from runners import flows
 
 
 def runner_named(name: str) -> TaskRunner[Any]:

@@ -1,6 +1,6 @@
 """A morning of flow runs for a browser to look at: research, an assistant, crons and a sweep.
 
-    python everyday.py ADDRESS_OF_THE_LANGGRAPH_SERVER
+    python typical_runs.py ADDRESS_OF_THE_LANGGRAPH_SERVER
 
 Runs in a process of its own, with PREFECT_API_URL in its environment, and prints the flow runs as JSON.
 """

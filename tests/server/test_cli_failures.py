@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from one_answer import OneAnswer, run_one_answer
 from prefect_langgraph import DeploymentError, LangGraphCredentials, search_crons
 from prefect_langgraph.cli import main
 from prefect_langgraph.testing import LangGraphServer
+from support.one_answer import OneAnswer, run_one_answer
 
 NOWHERE = "http://127.0.0.1:9"
 CRON_ID = "0191d9f0-0000-7000-8000-000000000000"
