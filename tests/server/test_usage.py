@@ -13,6 +13,7 @@ from prefect_langgraph import (
     LangGraphCredentials,
     RunResult,
     RunStatus,
+    Usage,
     create_thread,
     fan_out,
     get_run,
@@ -20,7 +21,6 @@ from prefect_langgraph import (
     start_run,
     start_runs,
 )
-from prefect_langgraph.models import Usage
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
