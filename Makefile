@@ -10,6 +10,9 @@ VENV ?= .venv
 # Where several files pin a package, the first one counts.
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
+COVERAGE ?=
+PYTHON ?=
+PYTHONS ?= 3.11 3.12 3.13 3.14
 # Test files at a time. Each of these processes starts servers of its own.
 JOBS ?= 3
 IN_VENV := $(abspath $(VENV))/bin
@@ -21,23 +24,44 @@ export PYTHONUNBUFFERED := 1
 # The machine's own installation must not leak into the checks.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-oldest lint format types docs release install system clean
+.PHONY: help demo test test-oldest test-newest test-pythons lint format types docs release install system clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: install ## Run agents on an embedded LangGraph server and an embedded Prefect, and show what became of them
 	@echo "make demo: running examples/demo.py"
 	@exec $(IN_VENV)/python examples/demo.py
 
-# Coverage is of the whole: chosen tests leave it out.
+# Coverage costs a third of the tests' own time, and is of the whole: COVERAGE=yes, as .ci/run has it.
 test: install system ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
 	@exec $(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10 \
-	  $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered)
+	  $(ARGS) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-oldest: ## Run the tests with the oldest versions of Prefect and of the SDK that are supported
 	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS="constraints-oldest.txt constraints.txt"
+
+test-newest: ## Run the tests with the newest version of everything that installs today, pinned by nothing
+	@rm -rf .venv-newest
+	@$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
+# The interpreter itself, not a shim of pyenv, which may lead nowhere.
+test-pythons: ## Run the unit and server tests on each Python of 3.11 to 3.14 that is there
+	@ran=""; failed=""; \
+	for version in $(PYTHONS); do \
+	  found=""; \
+	  for python in $$(ls -vd "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python$$version 2>/dev/null) \
+	      $$(command -v python$$version); do \
+	    if $$python -c 'import venv, ensurepip' 2>/dev/null; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo "make test-pythons: there is no Python $$version here"; continue; fi; \
+	  ran="$$ran $$version"; \
+	  $(MAKE) test PYTHON=$$found VENV=.venv-$$version ARGS="$(or $(ARGS),tests/unit tests/server)" \
+	    || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ] || [ -z "$$ran" ]; then echo "make test-pythons: failed on:$${failed:- no Python}"; exit 1; fi; \
+	echo "make test-pythons: passed on:$$ran"
 
 lint: install ## Check style and format with ruff
 	@echo "make lint: ruff check, ruff format --check"
@@ -87,16 +111,16 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@echo "make: setting up $(VENV); the first time takes a few minutes"
-	@for python in python3.11 python3.12 python3.13 python3 python; do \
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python); do \
 	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	  then found=$$python; break; fi; \
 	done; \
 	if [ -z "$${found:-}" ]; then echo "make: needs Python 3.11 or newer, with venv" >&2; exit 1; fi; \
 	if [ ! -x $(IN_VENV)/python ]; then echo "make: $$found -m venv $(VENV)"; $$found -m venv $(VENV); fi
-	@echo "make: pip install -e .[dev], pinned by $(CONSTRAINTS)"
-	@awk -F== '!seen[$$1]++' $(CONSTRAINTS) >$(VENV)/constraints.txt
+	@echo "make: pip install -e .[dev], pinned by $(or $(CONSTRAINTS),nothing)"
+	@awk -F== '!seen[$$1]++' $(CONSTRAINTS) /dev/null >$(VENV)/constraints.txt
 	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
 	@touch $@
 
 clean: ## Remove .venv and everything that was built
-	rm -rf $(VENV) .venv-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,8 @@
 
 The two part only where a zone's clock changes: the server fires twice in an hour that comes twice
 and moves a skipped time on to the next that exists; Prefect fires once and shifts the skipped time
-by the whole change.
+by the whole change. What Prefect plans is what this process's Prefect would plan: the Prefect server,
+which does it, is not asked for its version.
 """
 
 from __future__ import annotations
@@ -10,9 +11,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.metadata import version
 from itertools import takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
+
+
+@cache
+def is_prefect_before_3_9() -> bool:
+    """Whether Prefect plans schedules as it did before 3.9, which changed what clock changes do."""
+    major, minor = version("prefect").split(".")[:2]
+    return (int(major), int(minor)) < (3, 9)
+
+
+def plain(moment: datetime) -> datetime:
+    """Return Python's own datetime: below Python 3.13 Prefect's are Pendulum's, which it deprecates."""
+    return datetime.combine(moment.date(), moment.timetz())
 
 
 def _croniter(cron: str, base: datetime) -> Any:
@@ -108,7 +123,9 @@ def _previous(cron: str, zone: ZoneInfo, moment: datetime) -> datetime:
 def _prefect_moment(wall: datetime, zone: ZoneInfo) -> datetime:
     """Return the moment that Prefect makes of a local time: always one, and the first of two."""
     moment = wall.replace(tzinfo=zone).astimezone(UTC)
-    if moment.astimezone(zone).replace(tzinfo=None) == wall or sys.version_info >= (3, 13):
+    if moment.astimezone(zone).replace(tzinfo=None) == wall:
         return moment
-    # Below Python 3.13 Prefect uses pendulum, which moves a time that is skipped back, not on.
+    if sys.version_info >= (3, 13) or not is_prefect_before_3_9():
+        return moment
+    # Prefect 3.8 uses pendulum below Python 3.13, which moves a time that is skipped back, not on.
     return wall.replace(tzinfo=zone, fold=1).astimezone(UTC)

@@ -23,7 +23,14 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_langgraph.errors import InvalidRequestError, ScheduleError
 from prefect_langgraph.schedules import fields as text
-from prefect_langgraph.schedules.clock import clock_changes, fires_around, last_fire, server_fires
+from prefect_langgraph.schedules.clock import (
+    clock_changes,
+    fires_around,
+    is_prefect_before_3_9,
+    last_fire,
+    plain,
+    server_fires,
+)
 
 if TYPE_CHECKING:
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
@@ -223,11 +230,12 @@ def _read_interval(schedule: IntervalSchedule, timezone: str | None, now: dateti
     # Prefect fills in UTC where no timezone was given, so UTC is nobody's wish here.
     own = None if schedule.timezone == "UTC" else schedule.timezone
     zone = _one_timezone(own, timezone)
-    given = "anchor_date" in schedule.model_fields_set and not schedule.anchor_date.microsecond
+    anchor = plain(schedule.anchor_date)
+    given = "anchor_date" in schedule.model_fields_set and not anchor.microsecond
     if schedule.interval < timedelta(days=1):
-        anchor = schedule.anchor_date if given else None
-        return _Said(text.interval_cron(schedule.interval, anchor), "UTC", seconds_meant=True)
-    local = schedule.anchor_date.astimezone(ZoneInfo(zone or "UTC"))
+        cron = text.interval_cron(schedule.interval, anchor if given else None)
+        return _Said(cron, "UTC", seconds_meant=True)
+    local = anchor.astimezone(ZoneInfo(zone or "UTC"))
     cron = text.interval_cron(schedule.interval, local if given else None)
     warnings = _season_warnings(local, zone, now) if given else (_no_anchor_warning(cron),)
     return _Said(cron, zone, warnings, seconds_meant=True)
@@ -270,7 +278,7 @@ def _aware(now: datetime | None) -> datetime:
         return datetime.now(UTC)
     if now.tzinfo is None:
         raise InvalidRequestError(f"now={now.isoformat()} has no timezone. Use datetime.now(UTC).")
-    return now.astimezone(UTC)
+    return plain(now).astimezone(UTC)
 
 
 # What the server does -----------------------------------------------------------------------------
@@ -362,8 +370,10 @@ def _season_warnings(anchor: datetime, timezone: str | None, now: datetime) -> t
     """Warn of the part of the year in which Prefect shifts an interval of whole days.
 
     Prefect 3.8 leaps from the anchor in seconds, not in days, and then keeps the hour it lands on
-    (`IntervalSchedule._get_dates_generator`), against its own documentation.
+    (`IntervalSchedule._get_dates_generator`), against its own documentation. 3.9 keeps the anchor's.
     """
+    if not is_prefect_before_3_9():
+        return ()
     zone = ZoneInfo(timezone or "UTC")
     edges = [now, *clock_changes(zone, now, now + HORIZON), now + HORIZON]
     shifted = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ from prefect_langgraph.testing import run_langgraph_server
 from server.conftest import AGENT
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+
+# Most of the time is Prefect's own; beyond 100 the pool of the SDK would lose some.
+MAPPED = int(os.environ.get("MAPPED_RUNS", "120"))
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +52,14 @@ def test_a_thousand_background_runs_are_joined_and_none_is_lost(crowd: LangGraph
     assert [values["answer"] for values in result.values] == [f"You asked: {n}" for n in range(1000)]
 
 
-def test_three_hundred_mapped_runs_are_joined_and_none_is_lost(crowd: LangGraphCredentials) -> None:
+def test_mapped_runs_beyond_the_pool_are_joined_and_none_is_lost(crowd: LangGraphCredentials) -> None:
     @flow
     def mapped() -> Any:
-        inputs = [{"question": str(number)} for number in range(300)]
+        inputs = [{"question": str(number)} for number in range(MAPPED)]
         handles = start_run.map("answer", inputs, credentials=unmapped(crowd))
         return join_run.map(handles, credentials=unmapped(crowd)).result()
 
-    assert [values["answer"] for values in mapped()] == [f"You asked: {n}" for n in range(300)]
+    assert [values["answer"] for values in mapped()] == [f"You asked: {n}" for n in range(MAPPED)]
 
 
 def test_a_run_logs_its_start_its_changes_and_its_end(

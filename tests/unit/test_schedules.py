@@ -279,10 +279,26 @@ def test_hour_that_comes_twice_is_told_with_both_times() -> None:
     assert "server fires at 01:30-0400 and 01:30-0500, Prefect at 01:30-0400" in warning
 
 
-def test_anchor_in_another_season_is_warned_of_with_the_dates() -> None:
-    schedule = Interval(timedelta(days=1), anchor_date=datetime(2026, 1, 1, 9, tzinfo=NEW_YORK))
+def test_anchor_in_another_season_is_warned_of_with_the_dates_where_prefect_shifts_it() -> None:
+    from prefect.server.schemas.schedules import IntervalSchedule as ServerIntervalSchedule
+
+    day, anchor = timedelta(days=1), datetime(2026, 1, 1, 9, tzinfo=NEW_YORK)
+    planned = ServerIntervalSchedule(interval=day, anchor_date=anchor, timezone=NEW_YORK.key)
+    [fire] = asyncio.run(planned.get_dates(n=1, start=datetime(2027, 6, 1, tzinfo=UTC)))
+    is_shifted = fire.astimezone(NEW_YORK).hour != anchor.hour
+    schedule = Interval(day, anchor_date=anchor)
     warnings = to_deploy_cron(schedule, now=datetime(2026, 12, 1, tzinfo=UTC)).warnings
-    assert ["2027-03-14 to 2027-11-07" in warning for warning in warnings] == [True]
+    assert ["2027-03-14 to 2027-11-07" in warning for warning in warnings] == [True] * is_shifted
+
+
+def test_prefects_own_present_is_a_moment_like_any_other() -> None:
+    from prefect.types import DateTime
+
+    present = DateTime.fromisoformat(NOW.isoformat())
+    assert next_fires("0 9 * * *", ZONES[1], now=present) == next_fires("0 9 * * *", ZONES[1], now=NOW)
+    assert to_deploy_cron("0 9 * * *", timezone=ZONES[1], now=present).warnings == (
+        to_deploy_cron("0 9 * * *", timezone=ZONES[1], now=NOW).warnings
+    )
 
 
 @pytest.mark.parametrize("part", ["59/15 * * * *", "0 23/2 * * *", "0 0 31/5 * *", "0 0 * DEC/3 *"])
