@@ -14,7 +14,7 @@ from prefect_langgraph.arguments import check_choice, check_end, check_json, che
 from prefect_langgraph.blocks.credentials import Credentials, resolve_for
 from prefect_langgraph.crons import operations
 from prefect_langgraph.crons.models import CronHandle, OnRunCompleted
-from prefect_langgraph.crons.request import CRON_OWNER, build, check_payload, refuse_headers
+from prefect_langgraph.crons.request import CRON_OWNER, build, check_payload, reject_headers
 from prefect_langgraph.crons.search import check_cron_ids, pages
 from prefect_langgraph.errors import DeploymentError, InvalidRequestError
 from prefect_langgraph.headers import validate_headers
@@ -180,7 +180,7 @@ async def _update(
     credentials: Credentials,
     **payload: Any,
 ) -> CronHandle:
-    refuse_headers(headers)
+    reject_headers(headers)
     check_json("metadata", metadata)
     if isinstance(end_time, str):
         check_choice("end_time", end_time, (operations.UNCHANGED,))

@@ -157,7 +157,7 @@ class TemporaryCron:
         self._runs = CronRuns(context, handle, request, gathers=self._options.gathers)
         last_fire = self._request.cron.last_fire
         if last_fire is not None and request.cron.last_fire is None:
-            self._runs.retire_after(last_fire)
+            self._runs.delete_after(last_fire)
 
     async def _collect(self, at_least: int | None, max_wait_seconds: float | None) -> FanOutResult:
         deadline = Deadline.after(max_wait_seconds)

@@ -3,11 +3,11 @@
 | module       | holds |
 | ------------ | --- |
 | `models`     | handles, specifications and plans |
-| `request`    | a cron as the caller described it, and what differs from the server's |
+| `request`    | a cron as it should be, and how it differs from the server's |
 | `operations` | creating, updating and deleting a cron |
 | `search`     | finding crons |
-| `renewal`    | the moving end of a leased cron |
-| `results`    | what the runs of a cron came to |
-| `spec_file`  | crons in a YAML file |
-| `reconcile`  | making the crons of a deployment what the specifications say |
+| `renewal`    | moving the end of a cron with a lease |
+| `results`    | the results of a cron's runs |
+| `spec_file`  | specifications from Python or a file |
+| `reconcile`  | making an owner's crons match their specifications |
 """

@@ -1,8 +1,9 @@
-"""Crons as they cross this package's boundary: frozen, JSON, without inputs and secrets."""
+"""Handles, specifications and plans of crons: frozen, JSON, no secret. Only CronSpec has input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -26,25 +27,25 @@ _DONE: dict[CronAction, str] = {
 
 
 class CronHandle(OneValue, Model):  # type: ignore[misc]
-    """Where a cron is and how it stood when it was asked for. Small, JSON, no input and no secret.
+    """A cron's location and its properties when the server was asked. Small JSON, no input, no secret.
 
     Attributes:
         cron_id: The cron.
-        assistant_id: The assistant, as it was asked for; the server's id when it was searched for.
+        assistant_id: The assistant as the caller named it; the server's id when it comes from a search.
         thread_id: The thread its runs go to, or None when each firing gets a thread of its own.
         schedule: The cron string.
-        timezone: Its IANA name. None is UTC.
+        timezone: Its IANA name. None: UTC.
         next_run_date: When it fires next. None when it does not: paused, or past its end.
         end_time: When it stops firing, or None.
         enabled: False while it is paused.
-        on_run_completed: What becomes of a firing's own thread; None for a cron on a thread.
+        on_run_completed: What happens to a firing's own thread; None for a cron on a thread.
         url: The deployment's address.
         credentials: The saved block's name, or None when the block was not saved.
-        key: What this cron, its runs and their threads have as `prefect_key` in their metadata.
-        owner: Who reconciles it, or None.
+        key: `prefect_key` in the metadata of this cron, its runs and their threads.
+        owner: The owner that reconciles it, or None.
         name: Its name among that owner's crons, or None.
-        flow_run_id: The flow run that it goes with, or None.
-        created_at: When the server took it.
+        flow_run_id: The flow run that owns it, or None.
+        created_at: When the server created it.
 
     Example:
         >>> handle = CronHandle(
@@ -81,28 +82,28 @@ class CronSpec(OneValue, Model):  # type: ignore[misc]
     """A cron as it should be, for `reconcile_crons`.
 
     Attributes:
-        name: Tells it from the owner's other crons.
+        name: Its name, unique among the owner's crons.
         assistant_id: The assistant's id or the graph's name.
         schedule: A cron string; in Python also a Prefect schedule.
-        timezone: An IANA name. None takes the schedule's own, and UTC without one.
-        allow_seconds: Says that the sixth field means seconds, as the server reads it.
+        timezone: An IANA name. None: the schedule's own, or UTC if it has none.
+        allow_seconds: True if the sixth field of the cron string means seconds, as the server reads it.
         thread_id: The thread its runs go to. None gives each firing a thread of its own.
         input: The graph's input.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: The configuration of its runs, as in the SDK.
+        context: The static context of its runs, as in the SDK.
         metadata: For the cron and its runs, beside this package's own tags.
         webhook: Called by the server when a run ends.
         interrupt_before: Nodes to stop before, or "*".
         interrupt_after: Nodes to stop after, or "*".
-        multitask_strategy: On a thread that is busy: "reject" skips the firing.
-        on_run_completed: "delete" drops a firing's thread and result with its end; "keep" leaves both
-            to you.
+        multitask_strategy: What a firing does while its thread is busy: "reject" skips the firing.
+        on_run_completed: "delete" deletes a firing's thread and result when its run ends; "keep" leaves
+            deleting both to you.
         end_time: When it stops firing, with a timezone.
-        enabled: False makes it paused.
-        stream_mode: What the server keeps for those who stream its runs.
+        enabled: False pauses it.
+        stream_mode: What the server keeps for readers of its runs' streams.
         stream_subgraphs: True streams subgraphs too.
         stream_resumable: True lets a stream be read again from its beginning.
-        durability: "sync", "async" or "exit".
+        durability: When checkpoints are written: "sync", "async" or "exit".
 
     Example:
         >>> from prefect.schedules import Cron
@@ -115,7 +116,7 @@ class CronSpec(OneValue, Model):  # type: ignore[misc]
         ('0 9 * * 1-5', 'Europe/Berlin')
     """
 
-    # What pydantic refuses may be an input in the wrong field.
+    # A value that pydantic rejects may be an input in the wrong field.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     name: str = Field(min_length=1)
@@ -142,20 +143,20 @@ class CronSpec(OneValue, Model):  # type: ignore[misc]
 
     @model_validator(mode="before")
     @classmethod
-    def _say_as_cron(cls, given: Any) -> Any:
-        """A Prefect schedule, in the words of a cron."""
+    def _express_as_cron(cls, given: Any) -> Any:
+        """Express a Prefect schedule as a cron string."""
         if not isinstance(given, Mapping) or isinstance(given.get("schedule", ""), str):
             return given
-        said = to_deploy_cron(
+        cron = to_deploy_cron(
             given["schedule"],
             timezone=given.get("timezone"),
             allow_seconds=bool(given.get("allow_seconds")),
         )
         return {
             **given,
-            "schedule": said.schedule,
-            "timezone": said.timezone,
-            # Asked above, where it was still known whether seconds were meant.
+            "schedule": cron.schedule,
+            "timezone": cron.timezone,
+            # Checked above, while it was still known whether seconds were meant.
             "allow_seconds": True,
         }
 
@@ -169,18 +170,18 @@ class CronSpec(OneValue, Model):  # type: ignore[misc]
 
 
 class CronChange(Model):
-    """What becomes of one cron of the owner's.
+    """What a plan does with one of the owner's crons.
 
     Attributes:
-        action: create, update, replace (what no update can change: a new cron takes its place),
-            delete, or leave.
+        action: create, update, replace (delete it and create a new one, where no update can make the
+            change), delete, or leave.
         name: The cron's name.
         assistant_id: Its assistant.
-        schedule: Its schedule, as it will be.
-        timezone: Its timezone, as it will be. None is UTC.
+        schedule: Its schedule after the change.
+        timezone: Its timezone after the change. None: UTC.
         fields: The names of what differs, never the contents.
-        cron_id: The cron's id: before, and of a created one afterwards.
-        warnings: Where the server will not do what the schedule's author may expect.
+        cron_id: The cron's id before the change; of a created cron, its id after it.
+        warnings: Where the server's firings differ from what the schedule's author may expect.
     """
 
     action: CronAction
@@ -197,11 +198,11 @@ class CronPlan(Model):
     """What `reconcile_crons` did, or with `dry_run` would do.
 
     Attributes:
-        owner: Whose crons these are.
+        owner: The owner of the crons.
         url: The deployment's address.
         applied: False for a dry run.
-        changes: One entry for each cron of the owner's, those that stay included, in order of name.
-        unowned: Crons that belong to no owner and no flow run. They are never touched.
+        changes: One entry for each of the owner's crons, unchanged ones included, in order of name.
+        unowned: Crons that belong to no owner and no flow run. They are never changed or deleted.
 
     Example:
         >>> CronPlan(owner="team", url="http://localhost:2024").has_changes
@@ -225,14 +226,11 @@ class CronPlan(Model):
 
     @property
     def counts(self) -> dict[CronAction, int]:
-        """How many entries have each action. An action that none has is absent."""
-        found: dict[CronAction, int] = {}
-        for change in self.changes:
-            found[change.action] = found.get(change.action, 0) + 1
-        return found
+        """How many entries have each action. An action without entries is absent."""
+        return dict(Counter(change.action for change in self.changes))
 
     def rows(self) -> list[dict[str, str]]:
-        """The plan as a table: what changes first, then what stays, then what nobody owns."""
+        """The plan as a table: changes first, then unchanged crons, then unowned ones."""
         ordered = sorted(self.changes, key=lambda change: change.action == "leave")
         table = [
             _row(change.action, change.name, change, change.cron_id, change.fields)
@@ -256,16 +254,12 @@ def _row(
     fields: Sequence[str] = (),
 ) -> dict[str, str]:
     return {
-        # Ids last: Prefect's pages cut off what is wide.
+        # Ids come last: Prefect's pages cut off wide tables.
         "action": action,
         "name": name,
         "schedule": cron.schedule,
         "timezone": cron.timezone or "UTC",
-        "differs": _joined(fields),
+        "differs": ", ".join(fields),
         "assistant": cron.assistant_id,
         "cron": cron_id or "",
     }
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return ", ".join(parts)

@@ -1,11 +1,11 @@
 """What the cron tasks do, each written once, as a coroutine on the shared loop.
 
 Invariants:
-- A key has one cron. Whoever creates under a key looks before and after: of several, which only a race
-  or a lost answer can leave, everyone keeps the oldest and deletes the others. No claim is made, so
-  none is left behind where nothing would release it, and none is in the way once a cron was deleted.
-- A cron that this call made and cannot hand over, because its caller gave up, is deleted again.
-- A look-up that fails raises; it never leads to a second cron.
+- A key has one cron. A call that creates one searches for the key before and after. Only a race or a
+  lost answer can leave several; then every call chooses the oldest and deletes the others. There is no
+  claim, so none is left where nothing would release it, or in the way once the cron was deleted.
+- If the caller is cancelled before it has the handle, the cron that this call created is deleted.
+- A failed look-up raises; it never leads to a second cron.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -51,7 +51,7 @@ Tags = Mapping[str, Any]
 
 
 def patience(deployment: Deployment) -> Deadline:
-    """How long a call about crons goes on when the server is not there."""
+    """How long a call about crons is repeated while the server does not answer."""
     return Deadline.after(deployment.connection.patience_seconds)
 
 
@@ -64,15 +64,15 @@ async def create(
     detached: bool = False,
     owns_threads: bool = False,
 ) -> CronHandle:
-    """Create a cron once, or bring the one under its key up to date.
+    """Create a cron once, or update the one that its key already has.
 
     Args:
-        context: The call's.
-        request: What to create.
+        context: Deployment, owner and logger of the call.
+        request: The cron to create.
         idempotency_key: The caller's own key.
-        once: False creates one at every call.
-        detached: True leaves it untagged, so that it outlives its flow run.
-        owns_threads: True tags its runs' threads as ones that go with the flow run.
+        once: False creates a new cron at every call.
+        detached: True leaves the cron untagged, so that it outlives its flow run.
+        owns_threads: True tags the threads of its runs as released with the flow run.
     """
     deployment = context.deployment
     log_warnings(context.logger, request)
@@ -87,19 +87,19 @@ async def create(
     )
     text = cron_key(key.text) if key is not None else uuid.uuid4().hex
     owner = Owner() if detached else context.owner
-    # A thread that the server deletes with its run is a throw-away too, should the run be cut short.
+    # If a run is cut short, the thread that the server would have deleted with it must be pruned.
     throw_away = request.thread_id is None and (owns_threads or request.on_run_completed == "delete")
     tags = owner.tags(key=text, owns_thread=throw_away)
-    making = asyncio.create_task(_create_or_update(context, request, tags, keyed=key is not None))
+    creation = asyncio.create_task(_create_or_update(context, request, tags, keyed=key is not None))
     try:
-        row, how = await asyncio.shield(making)
+        row, how = await asyncio.shield(creation)
     except asyncio.CancelledError:
-        await _take_back(context, making)
+        await _delete_created(context, creation)
         raise
     handle = handle_in(context, row, request.assistant_id)
     context.logger.info("%s %s%s", how, handle, _skips(request))
     if request.lease is not None:
-        renewal.keep(deployment, handle, request, owner.flow_run_id, context.logger)
+        renewal.begin(deployment, handle, request, owner.flow_run_id, context.logger)
     return handle
 
 
@@ -112,7 +112,7 @@ def handle_in(context: Context, row: Row, assistant_id: str | None = None) -> Cr
 
 
 def log_warnings(logger: LoggerOrAdapter, request: CronRequest) -> None:
-    """Say where the server will not do what the schedule's author may expect."""
+    """Log where the server's firings differ from what the schedule's author may expect."""
     for warning in request.cron.warnings:
         logger.warning("Cron of %s: %s", request.assistant_id, warning)
 
@@ -126,10 +126,10 @@ def _skips(request: CronRequest) -> str:
 async def fit_for_server(
     context: Context, request: CronRequest, *, deleted_in_time: bool = False
 ) -> CronRequest:
-    """The request as this server can take it, with a warning where it cannot take all of it.
+    """The request as this server can carry it out; logs a warning where it cannot do all of it.
 
     Raises:
-        ScheduleError: The schedule ends, and this server cannot be told to end the cron.
+        ScheduleError: The schedule ends, and this server cannot end the cron.
     """
     ends = request.ends(datetime.now(UTC))
     if ends is None or not await is_dev_server(context.deployment):
@@ -157,27 +157,27 @@ async def fit_for_server(
 async def _create_or_update(
     context: Context, request: CronRequest, tags: Tags, *, keyed: bool
 ) -> tuple[Row, str]:
-    row = await settle(context, tags) if keyed else None
+    row = await find_only(context, tags) if keyed else None
     if row is None:
-        row = made = await post(context, request, tags)
+        row = created = await post(context, request, tags)
         if keyed:
-            # Another may have looked and created at the same time.
-            row = await settle(context, tags) or made
-        if row["cron_id"] == made["cron_id"]:
+            # Another process may have searched and created at the same time.
+            row = await find_only(context, tags) or created
+        if row["cron_id"] == created["cron_id"]:
             return row, "Created"
     change = difference(row, request, tags, datetime.now(UTC))
     if change is None:
-        return row, "Kept, from an earlier attempt,"
+        return row, "Adopted from an earlier attempt:"
     row = await bring_up_to_date(context, row, request, tags, change)
-    return row, f"Brought up to date ({', '.join(change.fields)})"
+    return row, f"Updated ({', '.join(change.fields)})"
 
 
-async def _take_back(context: Context, making: asyncio.Task[tuple[Row, str]]) -> None:
-    """Delete what was made for a caller that gave up meanwhile."""
-    await asyncio.wait([making])
-    if making.cancelled() or making.exception() is not None:
+async def _delete_created(context: Context, creation: asyncio.Task[tuple[Row, str]]) -> None:
+    """Delete what was created for a caller that was cancelled meanwhile."""
+    await asyncio.wait([creation])
+    if creation.cancelled() or creation.exception() is not None:
         return
-    row, how = making.result()
+    row, how = creation.result()
     if how == "Created":
         try:
             await delete(context, row["cron_id"])
@@ -185,21 +185,24 @@ async def _take_back(context: Context, making: asyncio.Task[tuple[Row, str]]) ->
             context.logger.warning("Cron %s may still fire: %s", row["cron_id"], error)
 
 
-async def settle(context: Context, tags: Tags) -> Row | None:
-    """The one cron under a key; any others are deleted."""
+async def find_only(context: Context, tags: Tags) -> Row | None:
+    """The one cron that a key has; any others are deleted."""
     rows = await crons_under(context.deployment, {KEY: tags[KEY]})
-    if not rows:
-        return None
-    kept = oldest(rows)
+    return await delete_duplicates(context, rows) if rows else None
+
+
+async def delete_duplicates(context: Context, rows: Sequence[Row]) -> Row:
+    """Delete all but the oldest of crons that have the same key, and return the oldest."""
+    first = oldest(rows)
     for row in rows:
-        if row["cron_id"] != kept["cron_id"]:
-            context.logger.info("Deleting cron %s: %s has its key", row["cron_id"], kept["cron_id"])
+        if row["cron_id"] != first["cron_id"]:
+            context.logger.info("Deleting cron %s: %s has its key", row["cron_id"], first["cron_id"])
             await delete(context, row["cron_id"])
-    return kept
+    return first
 
 
 async def post(context: Context, request: CronRequest, tags: Tags) -> Row:
-    """Send the request that creates a cron, and find what it made when the answer is lost."""
+    """Send the request that creates a cron; if its answer is lost, find the cron that it created."""
     deployment, ends = context.deployment, patience(context.deployment)
     crons = deployment.client.crons
     arguments = request.create_arguments(tags, datetime.now(UTC))
@@ -222,7 +225,7 @@ async def post(context: Context, request: CronRequest, tags: Tags) -> Row:
         except InDoubtError as doubt:
             # The request may still be on its way through the server.
             await asyncio.sleep(_DOUBT_PAUSE_SECONDS)
-            found = await settle(context, tags)
+            found = await find_only(context, tags)
             if found is not None:
                 return found
             if ends.passed:
@@ -234,12 +237,12 @@ async def post(context: Context, request: CronRequest, tags: Tags) -> Row:
 async def bring_up_to_date(
     context: Context, row: Row, request: CronRequest, tags: Tags, change: Difference
 ) -> Row:
-    """Change a cron into what it should be, or put a new one in its place."""
+    """Update a cron to match its request, or replace it where no update can do that."""
     if change.replace:
-        # The new one comes first: were it refused, the old one would be gone for nothing.
-        made = await post(context, request, {**tags, KEY: uuid.uuid4().hex})
+        # Created first: if the server rejects the new cron, the old one still fires.
+        created = await post(context, request, {**tags, KEY: uuid.uuid4().hex})
         await delete(context, row["cron_id"])
-        return await patch(context, made["cron_id"], {"metadata": request.with_tags(tags)})
+        return await patch(context, created["cron_id"], {"metadata": request.with_tags(tags)})
     return await patch(context, row["cron_id"], change.patch, hidden=request.hidden)
 
 
@@ -268,29 +271,29 @@ async def update(
     metadata: Mapping[str, Any] | None,
     given: Mapping[str, Any],
 ) -> CronHandle:
-    """Change what was given of a cron, and leave the rest."""
+    """Change only the given properties of a cron."""
     cron_id = id_of(cron)
     row = await cron_row(context.deployment, cron_id)
     if row is None:
         raise NotFoundError(
-            f"There is no cron {cron_id} at {context.deployment.url}: deleted, or never there. "
-            "create_cron makes one.",
+            f"There is no cron {cron_id} at {context.deployment.url}: it was deleted or never existed. "
+            "create_cron creates one.",
             status_code=404,
             url=context.deployment.url,
         )
     change = {**given, **_timing(context, row, schedule, timezone, allow_seconds, enabled)}
     if end_time != UNCHANGED:
         change["end_time"] = end_time
-        # Whoever sets an end means that one, and not a lease's.
+        # A renewal would replace the end that the caller has just chosen.
         renewal.stop(context.deployment, cron_id)
         ended = moment(row.get("end_time"))
         if ended is not None and ended <= datetime.now(UTC):
             change.setdefault("schedule", row["schedule"])
     have: Row = row.get("metadata") or {}
     if metadata is not None or CRON_SPEC in have:
-        # The digest no longer tells the truth about it, but for what no update can change.
-        told = {CRON_SPEC: outdated(have[CRON_SPEC])} if CRON_SPEC in have else {}
-        change["metadata"] = {**have, **(metadata or {}), **told}
+        # Of the digest only the part that no update can change is still true.
+        digest = {CRON_SPEC: outdated(have[CRON_SPEC])} if CRON_SPEC in have else {}
+        change["metadata"] = {**have, **(metadata or {}), **digest}
     if not change:
         return handle_in(context, row)
     row = await patch(context, cron_id, change, hidden=[dict(given), metadata])
@@ -307,24 +310,24 @@ def _timing(
     allow_seconds: bool,
     enabled: bool | None,
 ) -> dict[str, Any]:
-    """The arguments that say when it fires."""
+    """The arguments of an update that decide when the cron fires."""
     change: dict[str, Any] = {}
     if schedule is not None or timezone is not None:
-        said = to_deploy_cron(
+        cron = to_deploy_cron(
             schedule if schedule is not None else row["schedule"],
             timezone=timezone,
             allow_seconds=allow_seconds or schedule is None,
         )
-        if said.timezone is None and row.get("timezone"):
-            # It keeps its timezone, so the warnings are for that one.
-            said = to_deploy_cron(said.schedule, timezone=row["timezone"], allow_seconds=True)
-        for warning in said.warnings:
+        if cron.timezone is None and row.get("timezone"):
+            # The cron keeps its timezone, so the warnings must be for that one.
+            cron = to_deploy_cron(cron.schedule, timezone=row["timezone"], allow_seconds=True)
+        for warning in cron.warnings:
             context.logger.warning("Cron %s: %s", row["cron_id"], warning)
-        change |= {"schedule": said.schedule, "timezone": said.timezone}
+        change |= {"schedule": cron.schedule, "timezone": cron.timezone}
     if enabled is not None:
         change["enabled"] = enabled
     if enabled:
-        # Alone, it would fire at once for the date at which it was paused.
+        # Without its schedule, the cron would fire at once for the date at which it was paused.
         change.setdefault("schedule", row["schedule"])
     return {name: value for name, value in change.items() if value is not None}
 
@@ -332,7 +335,7 @@ def _timing(
 async def delete(
     context: Context, cron: CronHandle | str, *, headers: Mapping[str, str] | None = None
 ) -> bool:
-    """Delete a cron; False when it was gone already."""
+    """Delete a cron; False if it did not exist any more."""
     cron_id = id_of(cron)
     renewal.stop(context.deployment, cron_id)
     crons = context.deployment.client.crons
@@ -348,5 +351,5 @@ async def delete(
 
 
 def id_of(cron: CronHandle | str) -> str:
-    """A cron's id, from its handle or as it is."""
+    """The id of a cron that is given as a handle or as an id."""
     return cron.cron_id if isinstance(cron, CronHandle) else str(cron)

@@ -1,11 +1,11 @@
-"""Crons as desired state: what differs, and making it so.
+"""Crons as desired state: an owner's crons are made to match their specifications.
 
 Invariants:
-- Only crons that carry the owner's tag are changed or deleted. One look at all crons of the deployment
-  tells which those are; a cron without owner and flow run is listed and left alone.
-- The plan is made by pure functions of what is wanted and what is there; a dry run is the plan alone.
-- Applied twice, the second time changes nothing. What a race leaves under one name is brought back to
-  the oldest, here or the next time.
+- Only crons that carry the owner's tag are changed or deleted. One search lists all crons of the
+  deployment; a cron without owner and flow run is reported and left alone.
+- Pure functions make the plan from specifications and existing crons. A dry run is only the plan.
+- Reconciling a second time changes nothing. If a race leaves several crons with one name, all but the
+  oldest are deleted, at once or the next time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CONCURRENCY = 8
 
 @dataclass(frozen=True)
 class Step:
-    """What is to be done about one cron of the owner's."""
+    """What to do with one of the owner's crons."""
 
     action: CronAction
     name: str
@@ -51,7 +51,7 @@ class Step:
 
     @property
     def shown(self) -> CronChange:
-        """The step, without what it would send."""
+        """The step as the plan shows it, without what it would send."""
         row, request = self.row or {}, self.request
         cron = request.cron if request is not None else None
         return CronChange(
@@ -67,7 +67,7 @@ class Step:
 
 
 def tags_of(owner: str, name: str) -> dict[str, Any]:
-    """The tags of an owner's cron. No flow run is among them: the cron outlives it."""
+    """The tags of an owner's cron. They name no flow run, because the cron outlives it."""
     key = cron_key(f"reconcile\0{owner}\0{name}")
     return {**Owner().tags(key=key), CRON_OWNER: owner, CRON_NAME: name}
 
@@ -80,28 +80,32 @@ def steps_for(
     prune: bool,
     now: datetime,
 ) -> list[Step]:
-    """What is to be done about each cron of the owner's, in order of name."""
-    there: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if _tag(row, CRON_OWNER) == owner:
-            there[str(_tag(row, CRON_NAME))].append(row)
+    """What to do with each of the owner's crons, in order of name."""
+    existing = _by_name(row for row in rows if _tag(row, CRON_OWNER) == owner)
     steps: list[Step] = []
-    for name in sorted({*wanted, *there}):
+    for name in sorted({*wanted, *existing}):
         request = wanted.get(name)
-        if not there[name]:
+        if not existing[name]:
             steps.append(Step("create", name, request))
             continue
-        kept = oldest(there[name])
         if request is None:
-            steps += [Step("delete" if prune else "leave", name, row=row) for row in there[name]]
+            steps += [Step("delete" if prune else "leave", name, row=row) for row in existing[name]]
             continue
-        change = difference(kept, request, tags_of(owner, name), now)
+        first = oldest(existing[name])
+        change = difference(first, request, tags_of(owner, name), now)
         action: CronAction = "leave"
         if change is not None:
             action = "replace" if change.replace else "update"
-        steps.append(Step(action, name, request, kept, change))
-        steps += [Step("delete", name, row=row) for row in there[name] if row is not kept]
+        steps.append(Step(action, name, request, first, change))
+        steps += [Step("delete", name, row=row) for row in existing[name] if row is not first]
     return steps
+
+
+def _by_name(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[str(_tag(row, CRON_NAME))].append(row)
+    return found
 
 
 def _tag(row: Row, name: str) -> Any:
@@ -111,8 +115,8 @@ def _tag(row: Row, name: str) -> Any:
 async def reconcile(
     context: Context, specs: Specs, *, owner: str | None, prune: bool, dry_run: bool
 ) -> CronPlan:
-    """Make an owner's crons what they should be, or say what that would take."""
-    # A year of clock changes for each of hundreds of crons: too long for the loop that all waits share.
+    """Make an owner's crons match their specifications, or plan the changes for that."""
+    # Each of hundreds of crons is checked for a year of clock changes: too slow for the shared loop.
     name, wanted = await asyncio.to_thread(read_specs, specs, owner)
     now = datetime.now(UTC)
     for cron, request in wanted.items():
@@ -139,12 +143,12 @@ async def reconcile(
 
 
 async def _apply(context: Context, steps: Sequence[Step], owner: str) -> list[Step]:
-    """Take every step, also when one fails; then raise what failed."""
+    """Apply every step, also when one fails; then raise the error of one that failed."""
     slots = asyncio.Semaphore(_CONCURRENCY)
 
     async def one(step: Step) -> Step:
         async with slots:
-            return await _take(context, step, owner)
+            return await _apply_step(context, step, owner)
 
     done = await asyncio.gather(*(one(step) for step in steps), return_exceptions=True)
     failed = [
@@ -155,11 +159,14 @@ async def _apply(context: Context, steps: Sequence[Step], owner: str) -> list[St
     if failed:
         raise _error_for(context, steps, failed, owner)
     if any(step.action == "create" for step in steps):
-        await _settle(context, owner)
+        # Another process may have created a cron with the same name at the same time.
+        rows = await crons_under(context.deployment, {CRON_OWNER: owner})
+        for same_name in _by_name(rows).values():
+            await operations.delete_duplicates(context, same_name)
     return [outcome for outcome in done if isinstance(outcome, Step)]
 
 
-async def _take(context: Context, step: Step, owner: str) -> Step:
+async def _apply_step(context: Context, step: Step, owner: str) -> Step:
     if step.action == "leave":
         return step
     if step.request is None and step.row is not None:
@@ -175,25 +182,13 @@ async def _take(context: Context, step: Step, owner: str) -> Step:
     return replace(step, row=row)
 
 
-async def _settle(context: Context, owner: str) -> None:
-    """Delete what somebody else created under the same name at the same time."""
-    by_name: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in await crons_under(context.deployment, {CRON_OWNER: owner}):
-        by_name[str(_tag(row, CRON_NAME))].append(row)
-    for rows in by_name.values():
-        kept = oldest(rows)
-        for row in rows:
-            if row is not kept:
-                await operations.delete(context, row["cron_id"])
-
-
 def _error_for(
     context: Context,
     steps: Sequence[Step],
     failed: Sequence[tuple[Step, BaseException]],
     owner: str,
 ) -> BaseException:
-    """The error to raise: one that another attempt would meet again, if there is one."""
+    """The error to raise: one that a retry would not mend, if there is one."""
     for step, error in failed:
         if not isinstance(error, LangGraphError):
             return error
@@ -204,6 +199,6 @@ def _error_for(
     changes = sum(step.action != "leave" for step in steps)
     error.add_note(
         f"{len(failed)} of {changes} changes to the crons of {owner!r} failed, the others were made. "
-        "Reconciling again makes the rest."
+        "Reconciling again makes those that failed."
     )
     return error

@@ -1,11 +1,11 @@
-"""Leases: a cron's end, moved on for as long as somebody is there to delete it.
+"""Renewals: the end of a cron with a lease is moved for as long as somebody is there to delete it.
 
 Invariants:
-- A lease is renewed only by a process that lives, for a flow run that has not ended. Nothing else is
-  needed for the cron to die: its `end_time` comes.
-- A renewal moves the end and nothing else: what was changed meanwhile, by whomever, stays as it is, and
-  so does an end that somebody took away.
-- Not being able to ask Prefect is no reason to let a cron die, nor is a deployment that is away.
+- Only a living process renews, and only for a flow run that has not ended. Without a renewal the cron
+  stops by itself at its `end_time`.
+- A renewal moves the end and nothing else. Whatever anybody changed meanwhile stays, and an end that
+  somebody removed stays removed.
+- While Prefect or the deployment cannot be asked, renewing goes on.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ class _Renewals:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
 
-def keep(
+def begin(
     deployment: Deployment,
     handle: CronHandle,
     request: CronRequest,
     flow_run_id: str | None,
     logger: LoggerOrAdapter,
 ) -> None:
-    """Renew a cron's lease from now on, while this process and the flow run live."""
+    """Renew a cron from now on, while this process and the flow run live."""
     stop(deployment, handle.cron_id)
-    kept = deployment.part(_Renewals).tasks
+    tasks = deployment.part(_Renewals).tasks
     task = asyncio.create_task(_renew(deployment, handle, request, flow_run_id, logger))
-    kept[handle.cron_id] = task
+    tasks[handle.cron_id] = task
     deployment.used_by(task)
 
     def forget(ended: asyncio.Task[None]) -> None:
-        if kept.get(handle.cron_id) is ended:
-            del kept[handle.cron_id]
+        if tasks.get(handle.cron_id) is ended:
+            del tasks[handle.cron_id]
 
     task.add_done_callback(forget)
 
 
 def stop(deployment: Deployment, cron_id: str) -> None:
-    """Renew a cron's lease no more."""
+    """Stop renewing a cron."""
     task = deployment.part(_Renewals).tasks.pop(cron_id, None)
     if task is not None:
         task.cancel()
@@ -85,24 +85,24 @@ async def _renew(
         now = datetime.now(UTC)
         deadline = Deadline.after(seconds / RENEWALS_PER_LEASE)
         try:
-            # What the cron is now, and not what it was when it was created.
+            # Somebody may have changed the cron since it was created.
             row = await cron_row(deployment, handle.cron_id, deadline=deadline)
             if row is None or row.get("end_time") is None:
-                return  # deleted, or somebody has taken its end away
+                return  # deleted, or somebody has removed its end
             change: dict[str, Any] = {"end_time": request.ends(now)}
             ended = moment(row["end_time"])
             if ended is not None and ended <= now:
-                # The lease had run out. A cron that comes back to life must not fire for the past.
+                # The renewal is late. Without its schedule, the cron would fire for a date in the past.
                 change["schedule"] = row["schedule"]
             await deployment.send(
                 lambda: crons.update(handle.cron_id, **change),  # noqa: B023
-                doing=f"renew the lease of cron {handle.cron_id}",
+                doing=f"renew cron {handle.cron_id}",
                 deadline=deadline,
             )
         except NotFoundError:
             return
         except DeploymentError as error:
-            logger.warning("The lease of %s was not renewed, it ends at %s: %s", handle, ends, error)
+            logger.warning("Renewing %s failed, it ends at %s: %s", handle, ends, error)
         else:
             ends = change["end_time"]
 
@@ -115,5 +115,5 @@ async def _has_ended(flow_run_id: str) -> bool:
     except ObjectNotFound:
         return True
     except (PrefectException, httpx.HTTPError):
-        return False  # unknown, which is not over
+        return False  # unknown does not mean ended
     return state is not None and state.is_final()

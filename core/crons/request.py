@@ -1,13 +1,13 @@
-"""A cron as it should be, held against a cron as the server has it. Pure.
+"""A cron as it should be, compared with the cron that the server has. Pure.
 
 Invariants:
-- Every cron made here has `prefect_key`; the key tells neither its schedule nor its input, so that a
+- Every cron created here has `prefect_key`. The key depends neither on schedule nor on input, so that a
   changed specification finds the cron it is to change.
-- `prefect_cron_spec` is a digest of the whole specification. Servers may write a payload down in
-  other words, so equal digests settle what the payload's own words cannot; what a person changes by
-  hand (time, pause, end, input, context, webhook) is compared as it is.
-- Enabling a cron, or moving its end beyond the present, always sends its schedule along: the server
-  would otherwise fire at once for a date in the past.
+- `prefect_cron_spec` is a digest of the whole specification. Servers may store a payload in a different
+  form, so a payload counts as unchanged when the digests are equal. What a person may change by hand
+  (time, pause, end, input, context, webhook) is compared directly.
+- An update that enables a cron or moves its end beyond the present always contains the schedule:
+  without it the server would fire at once for a date in the past.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ _LAST_FIRE_MARGIN = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class CronRequest:
-    """A cron as it should be. Its input and the rest of its payload stay out of its repr.
+    """A cron as it should be. Its repr shows neither its input nor the rest of its payload.
 
     Attributes:
         assistant_id: The assistant, or the graph's name.
         cron: When it fires.
         thread_id: The thread its runs go to, or None.
         multitask_strategy: For a cron on a thread.
-        on_run_completed: For a cron without one.
-        enabled: False makes it paused.
+        on_run_completed: For a cron without a thread.
+        enabled: False pauses it.
         end_time: When it stops firing, or None.
-        lease: How long it lives when nobody renews it, or None.
-        payload: The SDK's keyword arguments named in `PAYLOAD`; none is None.
+        lease: How long it fires without a renewal, or None.
+        payload: The SDK's keyword arguments named in `PAYLOAD`; none of them is None.
         metadata: The caller's own.
     """
 
@@ -91,31 +91,31 @@ class CronRequest:
 
     @property
     def hidden(self) -> list[Any]:
-        """What may not come into a message."""
+        """Values that must never appear in a message."""
         return [dict(self.payload), dict(self.metadata)]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a key depends on: which cron of a flow run this is, whatever it is made to do."""
+        """What a key depends on: which cron of a flow run this is, and not what it does."""
         return {"assistant_id": self.assistant_id, "thread_id": self.thread_id}
 
     def ends(self, now: datetime) -> datetime | None:
-        """The `end_time` to give it now."""
+        """The `end_time` to send now."""
         ends = [self.end_time] if self.end_time is not None else []
         if self.lease is not None:
             ends.append(now + self.lease)
         if self.cron.last_fire is not None:
-            # Without an end, a server may fire it again and again after its last date.
+            # Without an end, a server may fire it repeatedly after its last date.
             ends.append(self.cron.last_fire + _LAST_FIRE_MARGIN)
         return min(ends, default=None)
 
     def with_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata to give it."""
+        """The metadata to send."""
         return {**self.metadata, **tags, CRON_SPEC: self.digest}
 
     @property
     def digest(self) -> str:
-        """What no update can change, and all of it, as two digests."""
+        """Two digests: of what no update can change, and of the whole specification."""
         strategy = self.multitask_strategy if self.thread_id is not None else None
         fixed = [self.assistant_id, self.thread_id, strategy]
         rest = [self.cron.schedule, self.cron.timezone, self.enabled, self.on_run_completed]
@@ -143,22 +143,22 @@ class CronRequest:
 
 
 def cron_key(text: str) -> str:
-    """A cron's key, from the key of the call that makes it.
+    """A cron's key, from the key of the call that creates it.
 
-    A key of its own: a cron's metadata is copied to its runs, and one with the call's key would be
-    adopted by whoever starts a run with the same `idempotency_key`.
+    The two differ because a cron's metadata is copied to its runs: with the call's key, a call that
+    starts a run with the same `idempotency_key` would adopt one of them.
     """
     return hashlib.sha256(b"cron\0" + text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What tells a cron from what it should be.
+    """How a cron differs from its request.
 
     Attributes:
         fields: The names of what differs.
         patch: Keyword arguments of the SDK's `crons.update`.
-        replace: True when no update can bring it there.
+        replace: True when no update can make the difference.
     """
 
     fields: tuple[str, ...]
@@ -169,7 +169,7 @@ class Difference:
 def difference(
     row: Row, request: CronRequest, tags: Mapping[str, Any], now: datetime
 ) -> Difference | None:
-    """What has to change, or None when the cron is as it should be."""
+    """How a cron differs from its request, or None if it does not."""
     metadata = request.with_tags(tags)
     have: Row = row.get("metadata") or {}
     same_spec = have.get(CRON_SPEC) == metadata[CRON_SPEC]
@@ -196,7 +196,7 @@ def difference(
     if not fields and same_spec:
         return None
     if not same_spec:
-        # What somebody else wrote into the metadata stays: an update cannot take it away.
+        # An update cannot remove what somebody else wrote into the metadata, only make it None.
         stale |= {name: None for name in gone if not name.startswith(TAG_PREFIX)}
     patch["metadata"] = {**metadata, **stale}
     if "enabled" in patch or ("end_time" in patch and _ended(row, now)):
@@ -219,7 +219,7 @@ def _columns(row: Row, request: CronRequest, now: datetime) -> Iterable[tuple[st
 
 
 def _own_part(name: str, value: Any) -> Any:
-    """A part of a payload without what the server wrote into it; an empty one is none."""
+    """A part of a payload without what the server added to it; None for an empty part."""
     if name != "config" or not isinstance(value, Mapping):
         return value if value != {} or name != "context" else None
     configurable = {
@@ -241,7 +241,7 @@ def _fixed(digest: object) -> str:
 
 
 def outdated(digest: object) -> str:
-    """The digest of a cron that was changed by other means than its specification."""
+    """The digest of a cron that was changed without its specification."""
     return f"{_fixed(digest)}.changed"
 
 
@@ -250,7 +250,7 @@ def _short(value: Any) -> str:
 
 
 def moment(value: Any) -> datetime | None:
-    """A date as the server writes it, with its timezone; None stays None."""
+    """A date of the server's as a datetime with a timezone; None stays None."""
     if value is None:
         return None
     found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
@@ -258,19 +258,19 @@ def moment(value: Any) -> datetime | None:
 
 
 def oldest(rows: Iterable[Row]) -> Row:
-    """The one of several crons under a key that stays; everyone who looks chooses the same."""
+    """The one to keep of several crons with one key; every caller chooses the same."""
     first = datetime.min.replace(tzinfo=UTC)
     return min(rows, key=lambda row: (moment(row.get("created_at")) or first, row["cron_id"]))
 
 
 def handle_of(row: Row, *, url: str, name: str | None, assistant_id: str | None = None) -> CronHandle:
-    """The handle for a cron as the server has it.
+    """The handle for a cron that the server returned.
 
     Args:
         row: The server's answer.
         url: The deployment's address.
         name: The saved block's name, or None.
-        assistant_id: The assistant as it was asked for, or None for the server's id.
+        assistant_id: The assistant as the caller named it, or None for the server's id.
     """
     metadata: Row = row.get("metadata") or {}
     enabled = bool(row.get("enabled", True))
@@ -320,11 +320,11 @@ def build(
     """The request for a cron.
 
     Raises:
-        ScheduleError: No Deploy cron says the schedule.
+        ScheduleError: The schedule cannot be expressed as a Deploy cron.
         HeaderPolicyError: Headers were given.
-        InvalidRequestError: Something else is wrong with it.
+        InvalidRequestError: Another argument is invalid.
     """
-    refuse_headers(headers)
+    reject_headers(headers)
     assistant = str(assistant_id) if isinstance(assistant_id, UUID) else assistant_id
     if not isinstance(assistant, str) or not assistant:
         raise InvalidRequestError("assistant_id: give the assistant's id or the graph's name.")
@@ -350,7 +350,7 @@ def build(
 
 def of_spec(spec: CronSpec) -> CronRequest:
     """The request for a cron of `reconcile_crons`."""
-    # An end in the past is fine here: a specification is kept for longer than its cron fires.
+    # An end in the past is allowed here: a specification outlives the firings of its cron.
     arguments = {name: getattr(spec, name) for name in CronSpec.model_fields}
     end_time = arguments.pop("end_time")
     del arguments["name"]
@@ -359,7 +359,7 @@ def of_spec(spec: CronSpec) -> CronRequest:
 
 
 def check_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a payload that were given."""
+    """Reject unknown parts of a payload, and return the parts that are not None."""
     unknown = [name for name in payload if name not in PAYLOAD]
     if unknown:
         raise InvalidRequestError(f"A cron has no {', '.join(unknown)}.")
@@ -368,11 +368,11 @@ def check_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in payload.items() if value is not None}
 
 
-def refuse_headers(headers: Mapping[str, str] | None) -> None:
-    """Refuse headers for a cron: none would reach its runs."""
+def reject_headers(headers: Mapping[str, str] | None) -> None:
+    """Reject headers for a cron: none would reach its runs."""
     if headers:
         raise HeaderPolicyError(
             "A cron takes no headers: the server starts its runs by itself, later, and they see no "
-            "header of any request. Say it with config= or context=, which every run gets, and use "
-            "the credentials block's headers for what a gateway asks for."
+            "headers of any request. Use config= or context=, which every run gets, and the "
+            "credentials block's headers for what a gateway requires."
         )

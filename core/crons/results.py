@@ -1,10 +1,10 @@
-"""A cron with an end: what its runs produce is gathered, and it goes when its block does.
+"""The results of a temporary cron, which is deleted at the end of its `with` block.
 
 Invariants:
-- The cron is deleted before its runs are counted for the last time: none starts unseen afterwards,
-  but for one that the server was just about to start, which has the flow run's tags.
-- A run's own thread is given back only after its outcome was read, or its run was cancelled.
-- An error of the block's is never replaced by one of the clean-up's.
+- The cron is deleted before the last search for its runs, so that none starts unnoticed afterwards. The
+  exception is a run that the server was about to start; it has the flow run's tags.
+- A run's own thread is released only after its result was read, or its run was cancelled.
+- An error in the block is never replaced by one of the clean-up.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from prefect_langgraph.transport.deadline import Deadline
 
 _PAGE = 200
 
-_FIRST_LOOK, _LAST_LOOK = 0.5, 10.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
-_LOOKS_PER_FIRING = 4
+_SEARCHES_PER_FIRING = 4
 
 
 class CronRuns:
     """The runs of one cron, on the shared loop.
 
     Args:
-        context: The call's.
+        context: Deployment, owner and logger of the call.
         handle: The cron.
-        request: What it was made from.
-        gathers: True waits for its runs and keeps their results.
+        request: The request that created it.
+        gathers: True waits for its runs and collects their results.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CronRuns:
         self._results: list[RunResult] = []
         self._watches: dict[str, tuple[RunHandle, asyncio.Task[RunResult | None]]] = {}
         self._known: set[str] = set()
-        self._retiring: asyncio.Task[None] | None = None
+        self._deletion: asyncio.Task[None] | None = None
 
     @property
     def result(self) -> FanOutResult:
@@ -66,22 +66,22 @@ class CronRuns:
             results=tuple(sorted(self._results, key=lambda result: result.created_at or first))
         )
 
-    def retire_after(self, last_fire: datetime) -> None:
-        """Delete the cron after its last date, where the server cannot be told to."""
+    def delete_after(self, last_fire: datetime) -> None:
+        """Delete the cron after its last date, where the server cannot end it."""
 
-        async def retire() -> None:
+        async def delete() -> None:
             pause = (last_fire - datetime.now(UTC)).total_seconds() + 1
             await asyncio.sleep(max(0.0, pause))
             await operations.delete(self._context, self.handle)
 
-        self._retiring = asyncio.create_task(retire())
+        self._deletion = asyncio.create_task(delete())
 
     async def gather(self, at_least: int | None, deadline: Deadline) -> FanOutResult:
-        """Take in what ends, until there is enough of it or the deadline has passed."""
+        """Collect results until there are enough or the deadline has passed."""
         pause = self._pause()
         while True:
             await self._find()
-            await self._take()
+            await self._collect()
             enough = at_least is not None and len(self._results) >= at_least
             if enough or deadline.passed:
                 return self.result
@@ -93,9 +93,9 @@ class CronRuns:
                 await asyncio.sleep(seconds)
 
     async def close(self, *, cancels: bool, waits: bool, deadline: Deadline) -> FanOutResult:
-        """Delete the cron, and then cancel, wait for or leave what it had started."""
-        if self._retiring is not None:
-            self._retiring.cancel()
+        """Delete the cron, and then cancel, wait for or leave the runs that it had started."""
+        if self._deletion is not None:
+            self._deletion.cancel()
         await operations.delete(self._context, self.handle)
         if self._gathers or cancels:
             await self._find()
@@ -104,10 +104,10 @@ class CronRuns:
         if waits and self._gathers:
             while (waiting := self._unread()) and not deadline.passed:
                 await asyncio.wait(waiting, timeout=deadline.remaining())
-                await self._take()
+                await self._collect()
             if self._unread():
                 await self._cancel()
-        await self._take()
+        await self._collect()
         if left := len(self._unread()):
             self._context.logger.warning(
                 "%s was deleted; %d of its runs go on (cancel_runs=True cancels them)",
@@ -118,7 +118,7 @@ class CronRuns:
         return self.result
 
     async def close_quietly(self, *, cancels: bool) -> None:
-        """Close on the way out of an error, which goes on whatever happens here."""
+        """Close after an error in the block; whatever fails here is only logged."""
         try:
             await self.close(cancels=cancels, waits=False, deadline=Deadline())
         except LangGraphError as error:
@@ -127,17 +127,17 @@ class CronRuns:
             )
 
     async def _cancel(self) -> None:
-        """Cancel what is on its way, and what was started while that was cancelled."""
+        """Cancel the active runs, and those that were started meanwhile."""
         while True:
-            await self._take()
-            under_way = [handle for handle, _ in self._watches.values()]
-            if not under_way:
+            await self._collect()
+            active = [handle for handle, _ in self._watches.values()]
+            if not active:
                 return
-            contexts = {join.place_of(handle): self._context for handle in under_way}
+            contexts = {join.place_of(handle): self._context for handle in active}
             ended = await join.cancel_many(
-                contexts, under_way, deadline=Deadline.after(run_operations.CANCEL_SECONDS)
+                contexts, active, deadline=Deadline.after(run_operations.CANCEL_SECONDS)
             )
-            await self._keep(ended)
+            await self._record(ended)
             await self._find()
 
     async def _stop_watching(self) -> None:
@@ -153,35 +153,35 @@ class CronRuns:
     def _unread(self) -> list[asyncio.Task[RunResult | None]]:
         return [task for _, task in self._watches.values()]
 
-    async def _take(self) -> None:
-        """Keep the results that have come in."""
-        # An outcome that is there may not have reached its watch yet.
+    async def _collect(self) -> None:
+        """Record the results of the watches that have ended."""
+        # The poller may know an outcome that has not reached its watch yet.
         await asyncio.sleep(0)
         ended = [task.result() for _, task in self._watches.values() if task.done()]
-        await self._keep([result for result in ended if result is not None])
+        await self._record([result for result in ended if result is not None])
 
-    async def _keep(self, results: list[RunResult]) -> None:
+    async def _record(self, results: list[RunResult]) -> None:
         new = [result for result in results if result.handle.run_id in self._watches]
         for result in new:
             _, task = self._watches.pop(result.handle.run_id)
             task.cancel()
             if result.status is RunStatus.LOST and not self._gathers:
-                continue  # the server deleted it with its thread, as it was told to
+                continue  # the server deleted it with its thread, as on_run_completed asked
             self._results.append(result)
-        # Nobody is there to answer an interrupt of a firing.
+        # Nobody answers an interrupt of a firing.
         await run_operations.release(self._context, new, interrupted_too=True)
 
     # -- finding them ----------------------------------------------------------------------------
 
     def _pause(self) -> float:
-        """Seconds between two looks: some looks for each firing."""
+        """Seconds between two searches: several searches per firing."""
         cron = self._request.cron
         fires = list(islice(server_fires(cron.schedule, cron.timezone, datetime.now(UTC)), 2))
-        gap = (fires[1] - fires[0]).total_seconds() if len(fires) == 2 else _LAST_LOOK
-        return min(max(gap / _LOOKS_PER_FIRING, _FIRST_LOOK), _LAST_LOOK)
+        gap = (fires[1] - fires[0]).total_seconds() if len(fires) == 2 else _LONGEST_PAUSE
+        return min(max(gap / _SEARCHES_PER_FIRING, _SHORTEST_PAUSE), _LONGEST_PAUSE)
 
     async def _find(self) -> None:
-        """Begin to watch the runs that were started since the last look."""
+        """Begin to watch the runs that were started since the last search."""
         found = self._on_thread() if self._request.thread_id is not None else self._by_threads()
         async for handle in found:
             watch = run_operations.watch(
@@ -225,7 +225,7 @@ class CronRuns:
             ]
             new = [thread_id for thread_id in mine if thread_id not in self._known]
             for thread_id in new:
-                # Deleted with its run meanwhile, which had ended then.
+                # Not found: deleted meanwhile, with its run, which must have ended.
                 with contextlib.suppress(NotFoundError):
                     for run in await self._runs_on(thread_id, 1, 0):
                         self._known.add(thread_id)
@@ -251,7 +251,7 @@ class CronRuns:
             offset += len(page)
 
     def _is_older(self, run: Mapping[str, Any]) -> bool:
-        """True for a run from before the cron, behind which there is none of its own."""
+        """True for a run older than the cron: no run of the cron comes after it in the list."""
         created, since = moment(run.get("created_at")), self.handle.created_at
         return created is not None and since is not None and created < since
 

@@ -1,4 +1,4 @@
-"""Questions about crons."""
+"""Finding crons and assistants, and what kind of server answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = 1000  # the most crons that the server gives at once
 
 
 class _ServerKind:
-    """What kind of server a deployment has, once it was asked."""
+    """What kind of server a deployment is, once it was asked."""
 
     def __init__(self, _deployment: Deployment) -> None:
         self.is_dev_server: bool | None = None
@@ -44,28 +44,28 @@ async def pages(
     """Crons from the oldest to the newest, each once.
 
     Args:
-        deployment: Where to ask.
-        assistant_id: Of this assistant; of all assistants of a graph, where it is a graph's name.
-        thread_id: On this thread.
-        enabled: False for those that are paused.
-        metadata: With all of this in theirs.
+        deployment: Where to search.
+        assistant_id: Only crons of this assistant, or of all assistants of the graph with this name.
+        thread_id: Only crons on this thread.
+        enabled: Only enabled crons, or with False only paused ones.
+        metadata: Only crons whose metadata contains all of this.
         headers: For these requests.
-        limit: At most so many.
+        limit: At most this many crons.
 
     Raises:
         NotFoundError: There is no such graph.
-        UnreachableError: The answers are no crons.
+        UnreachableError: The answer is not a list of crons.
     """
     seen: set[str] = set()
     ids = None if assistant_id is None else await _assistants(deployment, assistant_id)
-    # The server's own filter takes one assistant.
+    # The server can filter by one assistant only.
     asked_for = next(iter(ids)) if ids is not None and len(ids) == 1 else None
     crons, offset = deployment.client.crons, 0
     while True:
         left = PAGE if limit is None else limit - len(seen)
         if left <= 0:
             return
-        # Of several assistants the whole page is looked through.
+        # For several assistants whole pages are filtered here.
         size = min(PAGE, left) if ids is None or asked_for is not None else PAGE
         start = offset
         answer = await deployment.send(
@@ -99,7 +99,7 @@ async def pages(
 
 
 async def crons_under(deployment: Deployment, metadata: Mapping[str, Any]) -> list[Row]:
-    """Every cron with this metadata; a server that ignores the question is seen through."""
+    """Every cron with this metadata, also on a server that ignores the filter."""
     return [
         row
         async for row in pages(deployment, metadata=metadata)
@@ -110,9 +110,9 @@ async def crons_under(deployment: Deployment, metadata: Mapping[str, Any]) -> li
 async def cron_row(
     deployment: Deployment, cron_id: str, *, deadline: Deadline | None = None
 ) -> Row | None:
-    """A cron's row, or None when the server says that there is none."""
+    """A cron's row, or None when the server says that there is no such cron."""
     check_cron_ids([cron_id])
-    # The SDK has no name for this question; its HTTP client asks it.
+    # The SDK has no method for this request.
     http = deployment.client.http
     try:
         row: Any = await deployment.send(
@@ -126,19 +126,15 @@ async def cron_row(
 
 
 def check_cron_ids(cron_ids: Iterable[str]) -> None:
-    """Refuse what is no cron's id, before anything is done to the others.
+    """Reject ids that are not UUIDs, before anything is done with the others.
 
     Raises:
-        InvalidRequestError: With all that are none.
+        InvalidRequestError: Names all that are not.
     """
     wrong = [cron_id for cron_id in cron_ids if not _is_uuid(cron_id)]
     if wrong:
-        shown = ", ".join(map(repr, wrong))
-        raise InvalidRequestError(
-            f"cron_id={shown} is no UUID."
-            if len(wrong) == 1
-            else f"These are no UUIDs of crons: {shown}."
-        )
+        verb = "is not a UUID" if len(wrong) == 1 else "are not UUIDs"
+        raise InvalidRequestError(f"cron_id={', '.join(map(repr, wrong))} {verb}.")
 
 
 def _is_uuid(text: str) -> bool:
@@ -153,8 +149,8 @@ def _rows(deployment: Deployment, answer: object, kind: str) -> list[Row]:
     """The rows of an answer.
 
     Raises:
-        UnreachableError: It is something else: of a gateway's page or a wrong address nothing is
-            concluded, and least of all that there are none.
+        UnreachableError: The answer is something else. A gateway's page, or the answer of a wrong
+            address, does not show that there are no rows.
     """
     if isinstance(answer, list) and all(
         isinstance(row, Mapping) and {f"{kind}_id", "assistant_id"} <= row.keys() for row in answer
@@ -168,7 +164,7 @@ def _rows(deployment: Deployment, answer: object, kind: str) -> list[Row]:
 
 
 async def _assistants(deployment: Deployment, assistant_id: str) -> set[str]:
-    """An assistant's id; those of all its assistants for the name of a graph."""
+    """The ids of all assistants of a graph; an assistant's own id stays as it is."""
     if _is_uuid(assistant_id):
         return {assistant_id}
     assistants, found = deployment.client.assistants, set[str]()
@@ -185,8 +181,8 @@ async def _assistants(deployment: Deployment, assistant_id: str) -> set[str]:
             break
     if not found:
         raise NotFoundError(
-            f"There is no graph {assistant_id!r} at {deployment.url}. Give its name, or an "
-            "assistant's id.",
+            f"There is no graph {assistant_id!r} at {deployment.url}. Give the name of a graph or the "
+            "id of an assistant.",
             status_code=404,
             url=deployment.url,
         )
@@ -194,7 +190,7 @@ async def _assistants(deployment: Deployment, assistant_id: str) -> set[str]:
 
 
 async def is_dev_server(deployment: Deployment) -> bool:
-    """True for what looks like `langgraph dev`: hosted nowhere, and with no database behind it."""
+    """True for a server that looks like `langgraph dev`: self-hosted, and without a database."""
     kind = deployment.part(_ServerKind)
     if kind.is_dev_server is None:
         info, metrics = await asyncio.gather(
@@ -207,7 +203,7 @@ async def is_dev_server(deployment: Deployment) -> bool:
 
 
 async def _ask(deployment: Deployment, path: str) -> dict[str, Any]:
-    """What the server tells about itself; nothing when it is configured not to."""
+    """What the server says about itself; empty when its configuration forbids that."""
     http = deployment.client.http
     try:
         answer: Any = await deployment.send(

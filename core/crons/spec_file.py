@@ -1,4 +1,4 @@
-"""Desired crons as they are given: from Python, from dictionaries, or from a JSON or YAML file."""
+"""Reading specifications of crons: from Python, from dictionaries, or from a JSON or YAML file."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Specs = str | Path | Sequence[CronSpec | Mapping[str, Any]]
 
 _SHOWN = 10
 _KEYS = ("owner", "crons")
-# A value that YAML takes for something else, such as `schedule: */5 * * * *`.
+# A value that YAML reads as something else, such as `schedule: */5 * * * *`.
 _NEEDS_QUOTES = re.compile(r"[{,\s-]*(?P<key>\w+):\s+(?P<value>[*&@`%!|>][^,}#]*)")
-_KINDS = {dict: "a mapping", list: "a list", str: "a text", bool: "a yes or no"}
+_KINDS = {dict: "a mapping", list: "a list", str: "text", bool: "true or false"}
 _KINDS |= {int: "a number", float: "a number", type(None): "empty"}
 
 
 def read_specs(specs: Specs, owner: str | None) -> tuple[str, dict[str, CronRequest]]:
-    """The owner and its crons by name, all of them checked before anything is sent.
+    """The owner, and its crons by name; everything is checked before anything is sent.
 
     Raises:
-        ScheduleError: Schedules that no Deploy cron says, and nothing else is wrong.
-        InvalidRequestError: What is wrong with which of them.
+        ScheduleError: Schedules cannot be expressed as Deploy crons, and nothing else is wrong.
+        InvalidRequestError: Names everything that is wrong, and in which cron.
     """
     if isinstance(specs, Mapping | bytes) or not isinstance(specs, Iterable | Path):
         given = "None" if specs is None else _kind(specs)
@@ -39,14 +39,16 @@ def read_specs(specs: Specs, owner: str | None) -> tuple[str, dict[str, CronRequ
         )
     entries: Iterable[Any] = specs if not isinstance(specs, str | Path) else []
     if isinstance(specs, str | Path):
-        told, entries = _read_file(Path(specs))
-        if owner is not None and told is not None and owner != told:
+        named, entries = _read_file(Path(specs))
+        if owner is not None and named is not None and owner != named:
             raise InvalidRequestError(
-                f"{specs} names the owner {told!r}, and owner={owner!r} was given."
+                f"{specs} names the owner {named!r}, and owner={owner!r} was given."
             )
-        owner = owner if owner is not None else told
+        owner = owner if owner is not None else named
     if not isinstance(owner, str) or not owner:
-        raise InvalidRequestError("owner: say whose crons these are, by a text that is not empty.")
+        raise InvalidRequestError(
+            "owner: name the owner of these crons, by a string that is not empty."
+        )
     found: dict[str, CronRequest] = {}
     wrong: list[LangGraphError] = []
     for index, entry in enumerate(entries):
@@ -86,7 +88,7 @@ def _spec(index: int, entry: Any) -> CronSpec:
     try:
         return CronSpec.model_validate(dict(entry))
     except ValidationError as error:
-        # Only where and what: the values may be inputs.
+        # Only locations and messages: the values may be inputs.
         parts = [
             f"{'.'.join(map(str, part['loc'])) or 'it'}: {part['msg'].rstrip('.')}"
             for part in error.errors(include_input=False, include_url=False)
@@ -95,20 +97,20 @@ def _spec(index: int, entry: Any) -> CronSpec:
 
 
 def _read_file(path: Path) -> tuple[str | None, list[Any]]:
-    """The owner, where the file names one, and the entries."""
+    """The owner, if the file names one, and the entries."""
     import yaml  # type: ignore[import-untyped]
 
     try:
         text = path.read_text(encoding="utf-8")
-        # JSON is YAML too.
+        # YAML includes JSON.
         content: Any = yaml.safe_load(text)
     except OSError as error:
         raise InvalidRequestError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise InvalidRequestError(f"{path} is no text in UTF-8.") from None
+        raise InvalidRequestError(f"{path} is not UTF-8 text.") from None
     except (yaml.YAMLError, ValueError) as error:
-        # ValueError: a date that there is not, such as 2026-02-30.
-        raise InvalidRequestError(f"{path} {_why_no_yaml(text, error)}.") from None
+        # ValueError: an impossible date, such as 2026-02-30.
+        raise InvalidRequestError(f"{path} {_why_invalid(text, error)}.") from None
     return _owner_and_entries(path, content)
 
 
@@ -118,11 +120,11 @@ def _owner_and_entries(path: Path, content: Any) -> tuple[str | None, list[Any]]
     if isinstance(content, dict):
         if {"assistant_id", "schedule"} <= content.keys():
             raise InvalidRequestError(
-                f"{path} holds one cron and no list of crons. Write it as `- name: ...`."
+                f"{path} contains one cron instead of a list. Write it as `- name: ...`."
             )
         if further := [str(key) for key in content if key not in _KEYS]:
             raise InvalidRequestError(
-                f"{path}: {', '.join(further)} at the top: there may be only `owner` and `crons`."
+                f"{path} has {', '.join(further)} at the top; only `owner` and `crons` are allowed."
             )
         if "crons" not in content:
             raise InvalidRequestError(f"{path} has no `crons`. {how}")
@@ -130,16 +132,16 @@ def _owner_and_entries(path: Path, content: Any) -> tuple[str | None, list[Any]]
         if not isinstance(content, list):
             raise InvalidRequestError(f"{path}: `crons` is {_kind(content)}, and must be a list.")
     elif not isinstance(content, list):
-        said = "is empty" if content is None else f"is {_kind(content)} and holds no list of crons"
-        raise InvalidRequestError(f"{path} {said}. {how}")
+        what = "is empty" if content is None else f"contains {_kind(content)}, and no list of crons"
+        raise InvalidRequestError(f"{path} {what}. {how}")
     if owner is not None and not isinstance(owner, str):
-        quoted = "" if isinstance(owner, dict | list) else f': put it into quotes, owner: "{owner}"'
-        raise InvalidRequestError(f"{path}: `owner` is {_kind(owner)}, and must be a text{quoted}.")
+        quoted = "" if isinstance(owner, dict | list) else f': put it in quotes, owner: "{owner}"'
+        raise InvalidRequestError(f"{path}: `owner` is {_kind(owner)}, and must be text{quoted}.")
     return owner, content
 
 
-def _why_no_yaml(text: str, error: Exception) -> str:
-    """What is wrong with a file, without showing more of it than a schedule."""
+def _why_invalid(text: str, error: Exception) -> str:
+    """What is wrong with a file, showing at most a schedule of its content."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return "is neither YAML nor JSON"
@@ -149,12 +151,12 @@ def _why_no_yaml(text: str, error: Exception) -> str:
         key, value = found["key"], found["value"].strip()
         shown = f': {key}: "{value}"' if key == "schedule" else ""
         return (
-            f"is no YAML at line {mark.line + 1}: what begins with {value[0]} means something else "
-            f"there. Put the {key} into quotes{shown}"
+            f"is not valid YAML at line {mark.line + 1}: a value that begins with {value[0]} has a "
+            f"special meaning. Put the {key} in quotes{shown}"
         )
     return f"is neither YAML nor JSON at line {mark.line + 1}"
 
 
 def _kind(value: object) -> str:
-    """What a value is, in a file's words."""
+    """The type of a value, in the words of a file's author."""
     return _KINDS.get(type(value), f"a {type(value).__name__}")
