@@ -41,6 +41,11 @@ _NEWEST = 50
 _HISTORY_PAGE = 100
 
 
+def before_of(state: Row) -> Any:
+    """What asks for the states before this one: not the checkpoint alone, for which servers fail."""
+    return {"configurable": state["checkpoint"]}
+
+
 class Lookup:
     """Reads threads and runs of one deployment, on the shared loop.
 
@@ -251,7 +256,7 @@ class Lookup:
             if not history:
                 return None
             # A server that ignores the filter: the run's own are further back.
-            limit, before = _HISTORY_PAGE, history[-1]["checkpoint"]
+            limit, before = _HISTORY_PAGE, before_of(history[-1])
             if before == asked_before:
                 raise DeploymentError(
                     f"{self._deployment.url} does not tell which state {handle} left: it ignores both "

@@ -27,6 +27,7 @@ from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.ownership.tags import BATCH, CLAIM, KEY
 from prefect_langgraph.results import RunFailure, RunResult
+from prefect_langgraph.runs.lookup import before_of
 from prefect_langgraph.runs.usage import usage_of
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
@@ -267,9 +268,9 @@ class Outputs:
                     oldest = state
                 elif oldest is not None:
                     return state.get("values")
-            if len(page) < _HISTORY_PAGE or page[-1]["checkpoint"] == before:
+            if len(page) < _HISTORY_PAGE or before_of(page[-1]) == before:
                 return None
-            before = page[-1]["checkpoint"]
+            before = before_of(page[-1])
 
     async def _if_nothing_done(self, result: RunResult, limit: Deadline) -> RunResult:
         """A run that ended well and left no values: what it did, or how it found the thread."""
@@ -300,9 +301,9 @@ class Outputs:
             for state in page:
                 if moment is None or datetime.fromisoformat(state["created_at"]) <= moment:
                     return state
-            if not page or page[-1]["checkpoint"] == before:
+            if not page or before_of(page[-1]) == before:
                 return None
-            before, count = page[-1]["checkpoint"], _HISTORY_PAGE
+            before, count = before_of(page[-1]), _HISTORY_PAGE
 
 
 def nothing_done(

@@ -83,7 +83,7 @@ def test_each_run_of_a_thread_reports_its_own(odd_graphs: LangGraphCredentials) 
     other = LangGraphCredentials(url=odd_graphs.url, timeout_seconds=63)
     elsewhere = join_runs(handles, on_failure="collect", credentials=other)
     assert [counts(result.usage) for result in elsewhere] == expected
-    assert counts(get_run(handles[1]).usage) == (8, 2, 0, 10)
+    assert counts(get_run(handles[1], credentials=odd_graphs).usage) == (8, 2, 0, 10)
 
 
 def test_runs_that_were_queued_on_one_thread_report_their_own(odd_graphs: LangGraphCredentials) -> None:
