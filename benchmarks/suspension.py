@@ -24,10 +24,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 _HOME = tempfile.mkdtemp(prefix="prefect-langgraph-benchmark-")
@@ -38,6 +39,7 @@ import httpx  # noqa: E402
 from prefect import Flow, flow  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.deployments import run_deployment  # noqa: E402
+from prefect.exceptions import PrefectHTTPStatusError  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 from prefect.states import Pending, Running, Suspended  # noqa: E402
 
@@ -57,6 +59,8 @@ from prefect_langgraph.transport.loop import io_loop  # noqa: E402
 AGENT = Path(__file__).resolve().parent.parent / "examples" / "agent" / "langgraph.json"
 BLOCK = "benchmark"
 FAR = 86_400
+
+T = TypeVar("T")
 
 
 @with_finalizer(BLOCK)
@@ -78,19 +82,33 @@ async def suspend(url: str, count: int) -> None:
         flow_id = await client.create_flow(waits)
         deployment_id = await client.create_deployment(flow_id, f"pass-{uuid4().hex[:8]}")
         runs = await _busy_runs(url, count)
-        slots = asyncio.Semaphore(8)
+        slots = asyncio.Semaphore(2)
 
         async def one(thread_id: str, run_id: str) -> None:
             async with slots:
-                row = await client.create_flow_run_from_deployment(deployment_id, state=Pending())
-                await client.set_flow_run_state(row.id, Running())
+                row = await _served(
+                    lambda: client.create_flow_run_from_deployment(deployment_id, state=Pending())
+                )
+                await _served(lambda: client.set_flow_run_state(row.id, Running()))
                 targets = (Target(url, BLOCK, None, ((thread_id, run_id, True),)),)
                 name = name_of(identity_of(targets), max_wait_seconds=None, attempt=1)
                 record = Record(name, datetime.now(UTC), None, targets)
-                await storage.save(client, row.id, record)
-                await client.set_flow_run_state(row.id, Suspended(pause_key=record.new_pause_key()))
+                await _served(lambda: storage.save(client, row.id, record))
+                state = Suspended(pause_key=record.new_pause_key())
+                await _served(lambda: client.set_flow_run_state(row.id, state))
 
         await asyncio.gather(*(one(*ids) for ids in runs))
+
+
+async def _served(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until Prefect's server, on SQLite, is not too busy."""
+    while True:
+        try:
+            return await ask()
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                raise
+            await asyncio.sleep(1)
 
 
 async def _busy_runs(url: str, count: int) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import anyio
 from langgraph_sdk.schema import All, Config, Durability, MultitaskStrategy, StreamMode
+from prefect.exceptions import Pause
 
 from prefect_langgraph.arguments import check_positive
 from prefect_langgraph.blocks.credentials import Credentials
@@ -34,6 +35,11 @@ class _Options:
     once: bool
     gathers: bool
     max_wait_seconds: float | None
+
+
+def _goes_on(kind: type[BaseException] | None) -> bool:
+    """True when the flow run was suspended: its next execution takes over the cron and closes it."""
+    return kind is not None and issubclass(kind, Pause)
 
 
 class TemporaryCron:
@@ -99,6 +105,8 @@ class TemporaryCron:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if _goes_on(kind):
+            return
         hurry = asyncio.Event()
         call = io_loop().begin(self._close, kind is not None, hurry)
         try:
@@ -120,6 +128,8 @@ class TemporaryCron:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if _goes_on(kind):
+            return
         hurry, cancelled = asyncio.Event(), None
         call = io_loop().begin(self._close, kind is not None, hurry)
         ended = asyncio.wrap_future(call.outcome)
@@ -234,8 +244,9 @@ def temporary_cron(
 
     The cron is created when the block begins and deleted when it ends, however it ends: also by an
     exception, Ctrl-C or a cancellation. Where not even that is possible (the process is killed), the
-    flow's finalizer or the sweep deletes it, and with a `lease` it dies by itself. A second execution
-    of the flow run takes over the cron that the first left behind.
+    flow's finalizer or the sweep deletes it, and with a `lease` it dies by itself. A flow run that is
+    suspended inside the block keeps the cron. A second execution of the flow run takes over the cron
+    that the first left behind.
 
     With `on_run_completed="keep"`, or on a thread, the end of the block waits for the runs that are
     still on their way, reads what each came to and gives back its thread. A block that ends by an

@@ -13,6 +13,7 @@ from prefect_langgraph import (
     join_runs,
     start_run,
     start_runs,
+    temporary_cron,
     with_finalizer,
 )
 from prefect_langgraph.flows.suspension import asuspend_until_ended, suspend_until_ended
@@ -91,6 +92,16 @@ def joins(block: str, work: dict[str, Any]) -> list[Any]:
     values = join_run(handle)
     get_run(handle)
     return [values["result"]]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def inside_a_cron(block: str, work: dict[str, Any]) -> list[Any]:
+    """Suspend inside the block of a cron."""
+    with temporary_cron("counted", "0 0 1 1 *", {"tag": "cron"}, credentials=block) as cron:
+        handle = start_run("counted", work, credentials=block)
+        suspend_until_ended([handle], stay_seconds=0)
+        return [join_run(handle)["result"], cron.handle.cron_id]
 
 
 @flow

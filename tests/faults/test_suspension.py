@@ -48,7 +48,7 @@ from proxy import (
     Proxy,
     run_proxy,
 )
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 GATED = {"tag": "a", "gate": True}
 TAGS = [f"a-{number}" for number in range(flows.RUNS)]
@@ -194,7 +194,7 @@ def test_runs_that_end_while_it_suspends_are_seen_by_the_second_look(
     run = start()
     second = hold_second_look(tally)
     with run.executes() as first:
-        assert second.reached.wait(60), first.log()
+        assert second.reached.wait(PATIENCE), first.log()
         assert run.state == "Suspended"
         tally.open_gate()
         tally.settle()
@@ -234,7 +234,7 @@ def test_process_killed_between_suspension_and_second_look_is_resumed_by_the_res
     run = start()
     second = hold_second_look(tally)
     with run.executes() as first:
-        assert second.reached.wait(60), first.log()
+        assert second.reached.wait(PATIENCE), first.log()
         first.kill()
     second.release()
     assert run.state == "Suspended"
@@ -252,6 +252,24 @@ def test_clicks_too_early_lead_to_another_look_and_another_suspension(start: Sta
         assert run.state == "Resuming"
         run.suspends()
     assert len(records(run.id)) == 1
+    run.resumed_when_over()
+    assert run.ends() == GOOD
+    run.once_and_nothing_left()
+
+
+def test_webhook_that_comes_before_the_suspension_is_lost_and_the_resumer_finds_it(
+    start: Start, tally: Tally
+) -> None:
+    run = start()
+    first_look = Hold()
+    tally.proxy.on("POST", SEARCH, first_look)
+    with run.executes() as running:
+        assert first_look.reached.wait(PATIENCE), running.log()
+        run.click()
+        assert run.state == "Running"
+        first_look.release()
+        assert running.outcome()[0] == "error"
+    assert run.state == "Suspended"
     run.resumed_when_over()
     assert run.ends() == GOOD
     run.once_and_nothing_left()
@@ -477,6 +495,18 @@ def test_flow_run_whose_prefect_deployment_was_deleted_ends_and_is_released(
     assert run.state == "Failed"
     tally.settle()
     tally.nothing_left()
+
+
+def test_cron_of_a_block_in_which_the_flow_run_suspends_stays_until_the_block_ends(
+    start: Start, tally: Tally
+) -> None:
+    run = start(flows.inside_a_cron)
+    run.suspends()
+    [cron] = tally.client.crons.search(limit=10)
+    run.resumed_when_over()
+    assert run.ends() == ["a", cron["cron_id"]]
+    assert tally.crons_made == 1
+    run.once_and_nothing_left(["a"])
 
 
 def test_suspension_of_a_users_own_is_not_touched(start: Start, tally: Tally) -> None:

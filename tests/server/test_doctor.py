@@ -15,14 +15,18 @@ from typing import Any
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.states import Pending, Running, Suspended
 
 from prefect_langgraph import LangGraphCredentials, start_run
 from prefect_langgraph import doctor as doctor_module
 from prefect_langgraph.cli import main
 from prefect_langgraph.doctor import OLDEST_SDK, PROBE, Check, examine, numbers_of, skew
 from prefect_langgraph.headers import HeaderPolicy
+from prefect_langgraph.suspension.resumer import show_sign_of_life
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from proxy import Answer, Proxy, Rewrite
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -177,6 +181,37 @@ def test_what_a_flow_run_left_behind_is_warned_of(
     left = checks_of(credentials)["left behind"]
     assert left.status == "warn"
     assert re.search(r"\d+ threads of \d+ flow runs? that ended", left.message)
+
+
+@pytest.fixture
+def suspended() -> Iterator[None]:
+    """A flow run that waits without a process."""
+
+    @flow
+    def waits() -> None:
+        """Never executed."""
+
+    with get_client(sync_client=True) as prefect:
+        deployment = prefect.create_deployment(prefect.create_flow(waits), "doctor")
+        made = prefect.create_flow_run_from_deployment(deployment, state=Pending())
+        prefect.set_flow_run_state(made.id, Running())
+        prefect.set_flow_run_state(made.id, Suspended(pause_key="langgraph-wait-x.1"))
+        yield
+        prefect.delete_flow_run(made.id)
+
+
+@pytest.mark.usefixtures("suspended")
+def test_suspended_flow_run_without_a_resumer_fails_and_a_pass_mends_that(
+    credentials: LangGraphCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("prefect_langgraph.suspension.suspended.RESUMER_MINUTES", 0)
+        found = checks_of(credentials)["resumer"]
+    assert found.status == "fail"
+    assert "is suspended, and no resumer" in found.message
+    assert "langgraph-resume" in str(found.advice)
+    show_sign_of_life()
+    assert until(lambda: checks_of(credentials)["resumer"].status == "ok")
 
 
 def test_old_sdk_fails(credentials: LangGraphCredentials, monkeypatch: pytest.MonkeyPatch) -> None:

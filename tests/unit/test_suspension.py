@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_langgraph import InvalidRequestError, suspend_until_ended
+from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.runs.request import with_webhook
 from prefect_langgraph.suspension.record import (
     PART_CHARACTERS,
     Record,
@@ -132,3 +136,26 @@ def test_flow_run_without_a_record_is_resumed_since_nothing_else_would_end_it() 
 def test_time_to_stay_that_is_none_is_refused(seconds: object) -> None:
     with pytest.raises(InvalidRequestError, match="stay_seconds"):
         suspend_until_ended([], stay_seconds=seconds)  # type: ignore[arg-type]
+
+
+# The webhook
+
+
+def resumed_by(webhook: str | None, **owner: Any) -> Any:
+    with temporary_settings({PREFECT_API_URL: "https://prefect.example.com/api/"}):
+        return with_webhook({"webhook": webhook, "input": {}}, Owner(**owner))["webhook"]
+
+
+def test_webhook_resume_is_the_address_of_the_flow_run_at_the_top() -> None:
+    found = resumed_by("resume", flow_run_id="sub", root=("top", 1))
+    assert found == "https://prefect.example.com/api/flow_runs/top/resume"
+
+
+@pytest.mark.parametrize("webhook", [None, "https://example.com/hook"])
+def test_other_webhooks_are_passed_on_as_they_are(webhook: str | None) -> None:
+    assert resumed_by(webhook) == webhook
+
+
+def test_webhook_resume_outside_of_a_flow_run_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="this is no flow run"):
+        resumed_by("resume")
