@@ -28,6 +28,7 @@ from prefect_langgraph.headers import HeaderPolicy
 from prefect_langgraph.logs import counted
 from prefect_langgraph.models import Model
 from prefect_langgraph.ownership.owner import prefect_address, prefect_api
+from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.suspension.suspended import (
     RESUMER_MINUTES,
     resumer_seen,
@@ -36,7 +37,6 @@ from prefect_langgraph.suspension.suspended import (
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
-from prefect_langgraph.transport.pruning import Pruner
 
 T = TypeVar("T")
 

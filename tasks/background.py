@@ -34,7 +34,6 @@ from prefect_langgraph.tasks._task import (
     named_by_handle,
     request_of,
 )
-from prefect_langgraph.transport.deadline import Deadline
 
 
 async def _start(
@@ -203,8 +202,7 @@ async def _get_run(handle: RunHandle, *, credentials: Credentials = None) -> Run
         >>> status = get_run(start_run("answer", {"question": "?"})).status
     """
     context = await context_for_handle(handle, credentials)
-    patience = context.deployment.connection.patience_seconds
-    return await operations.get(context, handle, deadline=Deadline.after(patience))
+    return await operations.get(context, handle, deadline=context.deployment.patience())
 
 
 get_run, aget_run = faces(_get_run, run_name=named_by_handle("look at"), retries=0)

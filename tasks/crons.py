@@ -15,7 +15,7 @@ from prefect_langgraph.blocks.credentials import Credentials, resolve_for
 from prefect_langgraph.crons import operations
 from prefect_langgraph.crons.models import CronHandle, OnRunCompleted
 from prefect_langgraph.crons.request import CRON_OWNER, build, check_payload, reject_headers
-from prefect_langgraph.crons.search import check_cron_ids, pages
+from prefect_langgraph.crons.search import check_cron_ids, search
 from prefect_langgraph.errors import DeploymentError, InvalidRequestError
 from prefect_langgraph.headers import validate_headers
 from prefect_langgraph.runs.call import Context, context_of, undo_if_interrupted
@@ -242,7 +242,7 @@ async def find_crons(
     check_json("metadata", metadata)
     plain = validate_headers(headers) or None
     context = await context_for(credentials)
-    found = pages(
+    found = search(
         context.deployment,
         assistant_id=str(assistant_id) if assistant_id is not None else None,
         thread_id=check_thread_id(thread_id) if thread_id is not None else None,

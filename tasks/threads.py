@@ -16,17 +16,11 @@ from prefect_langgraph.errors import NotFoundError
 from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.ownership.keys import key_for
 from prefect_langgraph.ownership.tags import thread_id_of
-from prefect_langgraph.runs.call import Context
 from prefect_langgraph.tasks._task import context_for, faces
 from prefect_langgraph.transport.connection import mask_headers
-from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import InDoubtError
 
 IfExists = Literal["raise", "do_nothing"]
-
-
-def _patience(context: Context) -> Deadline:
-    return Deadline.after(context.deployment.connection.patience_seconds)
 
 
 async def _create_thread(
@@ -104,7 +98,7 @@ async def _create_thread(
                 headers=plain,
             ),
             doing=f"create thread {chosen}",
-            deadline=_patience(context),
+            deadline=context.deployment.patience(),
             hidden=[metadata, supersteps, plain],
             repeatable=given is None or if_exists == "do_nothing",
         )
@@ -168,7 +162,7 @@ async def _get_thread_state(
             headers=plain,
         ),
         doing=f"read the state of thread {thread}",
-        deadline=_patience(context),
+        deadline=context.deployment.patience(),
         hidden=plain,
     )
     mask_headers(state, [*(plain or {}), *dict(context.deployment.connection.headers)])
@@ -231,7 +225,7 @@ async def _update_thread_state(
                 headers=plain,
             ),
             doing=f"update the state of thread {thread}",
-            deadline=_patience(context),
+            deadline=context.deployment.patience(),
             hidden=[values, plain],
             repeatable=False,
         )
@@ -276,7 +270,7 @@ async def _delete_thread(
         await context.deployment.send(
             lambda: threads.delete(thread, headers=plain),
             doing=f"delete thread {thread}",
-            deadline=_patience(context),
+            deadline=context.deployment.patience(),
             hidden=plain,
         )
     context.logger.info("Deleted thread %s", thread)

@@ -7,15 +7,16 @@ that a server that ignores a filter never makes strangers' things ours. `_give_b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from langgraph_sdk.schema import CronSelectField, RunSelectField, RunStatus, ThreadSelectField
 from prefect.logging import get_logger
 
-from prefect_langgraph.errors import DeploymentError, InvalidRequestError, NotFoundError
+from prefect_langgraph.errors import DeploymentError, NotFoundError
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.models import RunStatus as Outcome
 from prefect_langgraph.ownership.tags import (
@@ -32,6 +33,7 @@ from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.lookup import Lookup
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.paging import PAGE, each, pages
 
 T = TypeVar("T")
 
@@ -41,9 +43,6 @@ Tags = Mapping[str, Any]
 
 Row = Mapping[str, Any]
 
-PAGE = 1000
-
-_CONCURRENCY = 16
 _NO_CRONS = (403, 404, 501)  # forbidden by the server's own rules, older than crons, or left out
 
 # Pending first: a run that begins meanwhile is then seen twice rather than never.
@@ -204,21 +203,20 @@ async def find_owned(
 
 async def find_threads(deployment: Deployment, tags: Tags, deadline: Deadline) -> list[OwnedThread]:
     """The threads that carry these tags, the oldest first."""
-    threads, wanted = deployment.client.threads, dict(tags)
-
-    def ask(offset: int, selected: bool) -> Awaitable[Sequence[Row]]:
+    rows = await _all_rows(
+        deployment,
         # In the order of creation, newcomers do not move the pages.
-        more: dict[str, Any] = {"select": _THREAD_FIELDS} if selected else {}
-        return threads.search(
-            metadata=wanted,
-            limit=PAGE,
-            offset=offset,
+        partial(
+            deployment.client.threads.search,
+            metadata=dict(tags),
             sort_by="created_at",
             sort_order="asc",
-            **more,
-        )
-
-    rows = await _paged(deployment, ask, "thread_id", "look for the flow run's threads", deadline)
+        ),
+        "thread_id",
+        doing="look for the flow run's threads",
+        deadline=deadline,
+        select=_THREAD_FIELDS,
+    )
     return [
         OwnedThread(row["thread_id"], row["status"], metadata, _time(row.get("updated_at")))
         for row in rows
@@ -227,14 +225,15 @@ async def find_threads(deployment: Deployment, tags: Tags, deadline: Deadline) -
 
 
 async def _crons(deployment: Deployment, tags: Tags, deadline: Deadline) -> list[OwnedCron]:
-    crons, wanted = deployment.client.crons, dict(tags)
-
-    def ask(offset: int, selected: bool) -> Awaitable[Sequence[Row]]:
-        more: dict[str, Any] = {"select": _CRON_FIELDS} if selected else {}
-        return crons.search(metadata=wanted, limit=PAGE, offset=offset, **more)
-
     try:
-        rows = await _paged(deployment, ask, "cron_id", "look for the flow run's crons", deadline)
+        rows = await _all_rows(
+            deployment,
+            partial(deployment.client.crons.search, metadata=dict(tags)),
+            "cron_id",
+            doing="look for the flow run's crons",
+            deadline=deadline,
+            select=_CRON_FIELDS,
+        )
     except DeploymentError as error:
         if error.status_code not in _NO_CRONS:
             raise
@@ -248,34 +247,19 @@ async def _crons(deployment: Deployment, tags: Tags, deadline: Deadline) -> list
     ]
 
 
-async def _paged(
+async def _all_rows(
     deployment: Deployment,
-    ask: Callable[[int, bool], Awaitable[Sequence[Row]]],
+    search: Callable[..., Awaitable[Any]],
     name: str,
+    *,
     doing: str,
     deadline: Deadline,
+    select: Sequence[str],
 ) -> list[Row]:
     """All pages, read before anything is deleted, since a deletion moves the pages."""
-    found: dict[str, Row] = {}
-    offset, selected = 0, True
-    while True:
-        start, select = offset, selected
-        try:
-            page = await deployment.send(
-                lambda: ask(start, select),  # noqa: B023 - awaited in this turn
-                doing=doing,
-                deadline=deadline,
-            )
-        except InvalidRequestError:
-            if not selected:
-                raise
-            selected = False  # an older server
-            continue
-        fresh = {row[name]: row for row in page if row[name] not in found}
-        found |= fresh
-        if len(page) < PAGE or not fresh:
-            return list(found.values())
-        offset += len(page)
+    options = {"select": select}
+    found = pages(deployment, search, name, doing=doing, deadline=deadline, options=options)
+    return [row async for page in found for row in page]
 
 
 def _time(value: Any) -> datetime | None:
@@ -344,14 +328,15 @@ async def _runs(
     deployment: Deployment, thread_id: str, status: RunStatus | None, deadline: Deadline
 ) -> list[OwnedRun]:
     """The active runs of a thread, or those of one active status."""
-    runs = deployment.client.runs
-
-    def ask(offset: int, selected: bool) -> Awaitable[Sequence[Row]]:
-        select = _RUN_FIELDS if selected else None
-        return runs.list(thread_id, limit=PAGE, offset=offset, status=status, select=select)
-
     try:
-        rows = await _paged(deployment, ask, "run_id", f"look for runs on thread {thread_id}", deadline)
+        rows = await _all_rows(
+            deployment,
+            partial(deployment.client.runs.list, thread_id, status=status),
+            "run_id",
+            doing=f"look for runs on thread {thread_id}",
+            deadline=deadline,
+            select=_RUN_FIELDS,
+        )
     except NotFoundError:
         return []  # deleted meanwhile, and its runs with it
     first = min((row["created_at"] for row in rows), default=None) if status is None else None
@@ -393,17 +378,6 @@ def _waits(row: Row) -> bool:
     handle = RunHandle(run_id="", thread_id=row["thread_id"], assistant_id="", url="")
     result = outcomes.from_thread(handle, row)
     return result is not None and result.status is Outcome.INTERRUPTED
-
-
-async def each(items: Iterable[S], ask: Callable[[S], Coroutine[Any, Any, T]]) -> list[T]:
-    """Ask about many, a bounded number at once."""
-    slots = asyncio.Semaphore(_CONCURRENCY)
-
-    async def one(item: S) -> T:
-        async with slots:
-            return await ask(item)
-
-    return await asyncio.gather(*(one(item) for item in items))
 
 
 async def _bounded(step: Awaitable[T], deadline: Deadline) -> T:

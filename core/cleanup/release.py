@@ -16,20 +16,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from prefect_langgraph.cleanup.find import (
-    PAGE,
     Owned,
     OwnedRun,
     busy_among,
-    each,
     find_owned,
     is_of,
     with_runs,
 )
 from prefect_langgraph.errors import DeploymentError, NotFoundError
 from prefect_langgraph.ownership.heartbeat import is_lease
+from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
-from prefect_langgraph.transport.pruning import Pruner
+from prefect_langgraph.transport.paging import PAGE, each
 
 SETTLE_SECONDS = 5.0
 """How long cancelled runs get to stop before their threads are deleted under them."""

@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
-from prefect_langgraph.cleanup.find import Owned, OwnedThread, Tags, each, find_owned, with_runs
+from prefect_langgraph.cleanup.find import Owned, OwnedThread, Tags, find_owned, with_runs
 from prefect_langgraph.cleanup.models import SweepEntry
 from prefect_langgraph.cleanup.release import ReleaseReport, release_owned
 from prefect_langgraph.cleanup.verdict import FlowRunFacts, LeaseFacts, Left, Verdict, judge
@@ -27,6 +27,7 @@ from prefect_langgraph.ownership.heartbeat import LEASE_ATTEMPT, LEASE_SECONDS, 
 from prefect_langgraph.ownership.tags import FLOW_RUN_ID, ROOT_FLOW_RUN_ID
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.paging import each
 
 _ACTIVE = (StateType.RUNNING, StateType.CANCELLING)
 _PAGE = 200  # what Prefect answers for at once, unless it was set otherwise

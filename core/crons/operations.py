@@ -40,19 +40,13 @@ from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import KEY
 from prefect_langgraph.runs.call import Context
 from prefect_langgraph.schedules import ScheduleLike, to_deploy_cron
-from prefect_langgraph.transport.deadline import Deadline
-from prefect_langgraph.transport.deployment import Deployment, InDoubtError
+from prefect_langgraph.transport.deployment import InDoubtError
 
 UNCHANGED: Literal["unchanged"] = "unchanged"
 
 _DOUBT_PAUSE_SECONDS = 0.3
 
 Tags = Mapping[str, Any]
-
-
-def patience(deployment: Deployment) -> Deadline:
-    """How long a call about crons is repeated while the server does not answer."""
-    return Deadline.after(deployment.connection.patience_seconds)
 
 
 async def create(
@@ -203,7 +197,7 @@ async def delete_duplicates(context: Context, rows: Sequence[Row]) -> Row:
 
 async def post(context: Context, request: CronRequest, tags: Tags) -> Row:
     """Send the request that creates a cron; if its answer is lost, find the cron that it created."""
-    deployment, ends = context.deployment, patience(context.deployment)
+    deployment, ends = context.deployment, context.deployment.patience()
     crons = deployment.client.crons
     arguments = request.create_arguments(tags, datetime.now(UTC))
 
@@ -254,7 +248,7 @@ async def patch(
     return await context.deployment.send(
         lambda: crons.update(cron_id, **arguments),
         doing=f"update cron {cron_id}",
-        deadline=patience(context.deployment),
+        deadline=context.deployment.patience(),
         hidden=hidden or [arguments.get("metadata")],
     )
 
@@ -343,7 +337,7 @@ async def delete(
         await context.deployment.send(
             lambda: crons.delete(cron_id, headers=headers),
             doing=f"delete cron {cron_id}",
-            deadline=patience(context.deployment),
+            deadline=context.deployment.patience(),
             hidden=headers,
         )
         return True

@@ -29,12 +29,13 @@ from prefect_langgraph.crons.request import (
     difference,
     oldest,
 )
-from prefect_langgraph.crons.search import crons_under, pages
+from prefect_langgraph.crons.search import crons_under, search
 from prefect_langgraph.crons.spec_file import Specs, read_specs
 from prefect_langgraph.errors import LangGraphError, RateLimitedError, UnreachableError
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import FLOW_RUN_ID
 from prefect_langgraph.runs.call import Context
+from prefect_langgraph.transport.paging import each
 
 _CONCURRENCY = 8
 
@@ -123,7 +124,7 @@ async def reconcile(
         for warning in request.cron.warnings:
             context.logger.warning("Cron %r: %s", cron, warning)
         wanted[cron] = await operations.fit_for_server(context, request)
-    rows = [row async for row in pages(context.deployment)]
+    rows = [row async for row in search(context.deployment)]
     steps = steps_for(wanted, rows, name, prune=prune, now=now)
     if not dry_run:
         steps = await _apply(context, steps, name)
@@ -144,17 +145,18 @@ async def reconcile(
 
 async def _apply(context: Context, steps: Sequence[Step], owner: str) -> list[Step]:
     """Apply every step, also when one fails; then raise the error of one that failed."""
-    slots = asyncio.Semaphore(_CONCURRENCY)
 
-    async def one(step: Step) -> Step:
-        async with slots:
+    async def apply(step: Step) -> Step | Exception:
+        try:
             return await _apply_step(context, step, owner)
+        except Exception as error:  # noqa: BLE001 - raised below, with the others'
+            return error
 
-    done = await asyncio.gather(*(one(step) for step in steps), return_exceptions=True)
+    done = await each(steps, apply, at_once=_CONCURRENCY)
     failed = [
         (step, outcome)
         for step, outcome in zip(steps, done, strict=True)
-        if isinstance(outcome, BaseException)
+        if isinstance(outcome, Exception)
     ]
     if failed:
         raise _error_for(context, steps, failed, owner)
@@ -185,9 +187,9 @@ async def _apply_step(context: Context, step: Step, owner: str) -> Step:
 def _error_for(
     context: Context,
     steps: Sequence[Step],
-    failed: Sequence[tuple[Step, BaseException]],
+    failed: Sequence[tuple[Step, Exception]],
     owner: str,
-) -> BaseException:
+) -> Exception:
     """The error to raise: one that a retry would not mend, if there is one."""
     for step, error in failed:
         if not isinstance(error, LangGraphError):

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -28,6 +29,7 @@ from prefect_langgraph.runs import operations as run_operations
 from prefect_langgraph.runs.call import Context
 from prefect_langgraph.schedules.clock import server_fires
 from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.paging import Row, pages
 
 _PAGE = 200
 
@@ -202,22 +204,20 @@ class CronRuns:
 
     async def _by_threads(self) -> AsyncIterator[RunHandle]:
         """The new runs of a cron whose firings each have a thread."""
-        deployment, offset = self._context.deployment, 0
-        threads = deployment.client.threads
-        while True:
-            start = offset
-            page = await deployment.send(
-                lambda: threads.search(
-                    metadata={KEY: self.handle.key},
-                    limit=_PAGE,
-                    offset=start,  # noqa: B023
-                    sort_by="created_at",
-                    sort_order="desc",
-                    select=["thread_id", "metadata"],
-                ),
-                doing=f"look for runs of {self.handle}",
-                deadline=operations.patience(deployment),
-            )
+        threads = pages(
+            self._context.deployment,
+            partial(
+                self._context.deployment.client.threads.search,
+                metadata={KEY: self.handle.key},
+                sort_by="created_at",
+                sort_order="desc",
+                select=["thread_id", "metadata"],
+            ),
+            "thread_id",
+            doing=f"look for runs of {self.handle}",
+            size=_PAGE,
+        )
+        async for page in threads:
             mine = [
                 thread["thread_id"]
                 for thread in page
@@ -227,18 +227,17 @@ class CronRuns:
             for thread_id in new:
                 # Not found: deleted meanwhile, with its run, which must have ended.
                 with contextlib.suppress(NotFoundError):
-                    for run in await self._runs_on(thread_id, 1, 0):
+                    newest = await anext(self._runs_on(thread_id, 1))
+                    for run in newest:
                         self._known.add(thread_id)
                         yield self._run_handle(thread_id, run["run_id"])
-            if len(page) < _PAGE or not new:
+            if not new:
                 return
-            offset += len(page)
 
     async def _on_thread(self) -> AsyncIterator[RunHandle]:
         """The new runs of a cron on the caller's thread."""
-        thread_id, offset = str(self._request.thread_id), 0
-        while True:
-            page = await self._runs_on(thread_id, _PAGE, offset)
+        thread_id = str(self._request.thread_id)
+        async for page in self._runs_on(thread_id, _PAGE):
             mine = [
                 run["run_id"] for run in page if (run.get("metadata") or {}).get(KEY) == self.handle.key
             ]
@@ -246,21 +245,20 @@ class CronRuns:
             for run_id in new:
                 self._known.add(run_id)
                 yield self._run_handle(thread_id, run_id)
-            if len(page) < _PAGE or (mine and not new) or self._is_older(page[-1]):
+            if (mine and not new) or (page and self._is_older(page[-1])):
                 return
-            offset += len(page)
 
     def _is_older(self, run: Mapping[str, Any]) -> bool:
         """True for a run older than the cron: no run of the cron comes after it in the list."""
         created, since = moment(run.get("created_at")), self.handle.created_at
         return created is not None and since is not None and created < since
 
-    async def _runs_on(self, thread_id: str, limit: int, offset: int) -> list[dict[str, Any]]:
+    def _runs_on(self, thread_id: str, size: int) -> AsyncIterator[list[Row]]:
         deployment = self._context.deployment
-        runs = deployment.client.runs
-        found = await deployment.send(
-            lambda: runs.list(thread_id, limit=limit, offset=offset),
+        return pages(
+            deployment,
+            partial(deployment.client.runs.list, thread_id),
+            "run_id",
             doing=f"look for runs of {self.handle}",
-            deadline=operations.patience(deployment),
+            size=size,
         )
-        return [dict(run) for run in found]

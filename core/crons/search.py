@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from prefect_langgraph.crons.request import Row
@@ -12,12 +13,10 @@ from prefect_langgraph.errors import (
     AuthenticationError,
     InvalidRequestError,
     NotFoundError,
-    UnreachableError,
 )
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
-
-PAGE = 1000  # the most crons that the server gives at once
+from prefect_langgraph.transport.paging import PAGE, check_rows, pages
 
 
 class _ServerKind:
@@ -27,11 +26,7 @@ class _ServerKind:
         self.is_dev_server: bool | None = None
 
 
-def _patience(deployment: Deployment) -> Deadline:
-    return Deadline.after(deployment.connection.patience_seconds)
-
-
-async def pages(
+async def search(
     deployment: Deployment,
     *,
     assistant_id: str | None = None,
@@ -56,53 +51,45 @@ async def pages(
         NotFoundError: There is no such graph.
         UnreachableError: The answer is not a list of crons.
     """
-    seen: set[str] = set()
     ids = None if assistant_id is None else await _assistants(deployment, assistant_id)
     # The server can filter by one assistant only.
     asked_for = next(iter(ids)) if ids is not None and len(ids) == 1 else None
-    crons, offset = deployment.client.crons, 0
-    while True:
-        left = PAGE if limit is None else limit - len(seen)
-        if left <= 0:
-            return
+    all_wanted = ids is None or asked_for is not None
+    found = pages(
+        deployment,
+        partial(
+            deployment.client.crons.search,
+            assistant_id=asked_for,
+            thread_id=thread_id,
+            enabled=enabled,
+            metadata=dict(metadata) if metadata else None,
+            # Ids grow with time, so what is created meanwhile comes last and shifts nothing.
+            sort_by="cron_id",
+            sort_order="asc",
+            headers=headers,
+        ),
+        "cron_id",
+        "assistant_id",
+        doing="search for crons",
         # For several assistants whole pages are filtered here.
-        size = min(PAGE, left) if ids is None or asked_for is not None else PAGE
-        start = offset
-        answer = await deployment.send(
-            lambda: crons.search(
-                assistant_id=asked_for,
-                thread_id=thread_id,
-                enabled=enabled,
-                metadata=dict(metadata) if metadata else None,
-                limit=size,  # noqa: B023
-                offset=start,  # noqa: B023
-                # Ids grow with time, so what is created meanwhile comes last and shifts nothing.
-                sort_by="cron_id",
-                sort_order="asc",
-                headers=headers,
-            ),
-            doing="search for crons",
-            deadline=_patience(deployment),
-            hidden=[metadata, headers],
-        )
-        page = _rows(deployment, answer, "cron")
+        size=min(PAGE, limit) if limit is not None and all_wanted else PAGE,
+        hidden=[metadata, headers],
+    )
+    number = 0
+    async for page in found:
         for row in page:
-            wanted = ids is None or asked_for is not None or row["assistant_id"] in ids
-            if wanted and row["cron_id"] not in seen:
-                seen.add(row["cron_id"])
-                yield dict(row)
-                if len(seen) == limit:
+            if ids is None or asked_for is not None or row["assistant_id"] in ids:
+                yield row
+                number += 1
+                if number == limit:
                     return
-        if len(page) < size:
-            return
-        offset += len(page)
 
 
 async def crons_under(deployment: Deployment, metadata: Mapping[str, Any]) -> list[Row]:
     """Every cron with this metadata, also on a server that ignores the filter."""
     return [
         row
-        async for row in pages(deployment, metadata=metadata)
+        async for row in search(deployment, metadata=metadata)
         if metadata.items() <= (row.get("metadata") or {}).items()
     ]
 
@@ -118,11 +105,11 @@ async def cron_row(
         row: Any = await deployment.send(
             lambda: http.get(f"/runs/crons/{cron_id}"),
             doing=f"ask for cron {cron_id}",
-            deadline=deadline or _patience(deployment),
+            deadline=deadline or deployment.patience(),
         )
     except NotFoundError:
         return None
-    return _rows(deployment, [row], "cron")[0]
+    return check_rows(deployment, [row], "cron_id", "assistant_id")[0]
 
 
 def check_cron_ids(cron_ids: Iterable[str]) -> None:
@@ -145,40 +132,22 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _rows(deployment: Deployment, answer: object, kind: str) -> list[Row]:
-    """The rows of an answer.
-
-    Raises:
-        UnreachableError: The answer is something else. A gateway's page, or the answer of a wrong
-            address, does not show that there are no rows.
-    """
-    if isinstance(answer, list) and all(
-        isinstance(row, Mapping) and {f"{kind}_id", "assistant_id"} <= row.keys() for row in answer
-    ):
-        return answer
-    raise UnreachableError(
-        f"{deployment.url} was asked for {kind}s, and its answer is something else. Check that the url "
-        "is the deployment's and what is between.",
-        url=deployment.url,
-    )
-
-
 async def _assistants(deployment: Deployment, assistant_id: str) -> set[str]:
     """The ids of all assistants of a graph; an assistant's own id stays as it is."""
     if _is_uuid(assistant_id):
         return {assistant_id}
-    assistants, found = deployment.client.assistants, set[str]()
-    while True:
-        start = len(found)
-        answer = await deployment.send(
-            lambda: assistants.search(graph_id=assistant_id, limit=PAGE, offset=start),  # noqa: B023
-            doing=f"ask for the assistants of graph {assistant_id}",
-            deadline=_patience(deployment),
-        )
-        rows = _rows(deployment, answer, "assistant")
-        found |= {str(row["assistant_id"]) for row in rows if row.get("graph_id") == assistant_id}
-        if len(rows) < PAGE or len(found) == start:
-            break
+    assistants = pages(
+        deployment,
+        partial(deployment.client.assistants.search, graph_id=assistant_id),
+        "assistant_id",
+        doing=f"ask for the assistants of graph {assistant_id}",
+    )
+    found = {
+        str(row["assistant_id"])
+        async for page in assistants
+        for row in page
+        if row.get("graph_id") == assistant_id
+    }
     if not found:
         raise NotFoundError(
             f"There is no graph {assistant_id!r} at {deployment.url}. Give the name of a graph or the "
@@ -207,7 +176,7 @@ async def _ask(deployment: Deployment, path: str) -> dict[str, Any]:
     http = deployment.client.http
     try:
         answer: Any = await deployment.send(
-            lambda: http.get(path), doing="ask the server about itself", deadline=_patience(deployment)
+            lambda: http.get(path), doing="ask the server about itself", deadline=deployment.patience()
         )
     except (NotFoundError, AuthenticationError, InvalidRequestError):
         return {}

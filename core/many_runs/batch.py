@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prefect_langgraph.canonical import canonical, digest
@@ -39,6 +40,7 @@ from prefect_langgraph.transport.deployment import (
     answer_to_abandoned,
 )
 from prefect_langgraph.transport.http_errors import failed_on_input
+from prefect_langgraph.transport.paging import each, pages
 
 CHUNK = 250
 
@@ -92,8 +94,6 @@ def chunks_of(items: Sequence[Item]) -> Iterator[list[Item]]:
         yield chunk
 
 
-_PAGE = 1000
-
 Found = dict[str, list[tuple[str, Mapping[str, Any]]]]
 """Thread ids and tags, by what an item is known by: its first key, or its mark."""
 
@@ -111,50 +111,35 @@ class BatchSearch:
         self._deployment = deployment
         self._group = group
         self._deadline = deadline
-        # Oldest first, so that pages stay put while more threads are made.
-        self._options: dict[str, Any] = {
-            "select": ["thread_id", "metadata"],
-            "sort_by": "created_at",
-            "sort_order": "asc",
-        }
 
     async def by_mark(self) -> Found:
         """Every thread of the group that exists now, oldest first for each mark."""
         found: Found = {}
-        seen: set[str] = set()
-        while True:
-            try:
-                page = await self._page(len(seen))
-            except InvalidRequestError:
-                if not self._options:
-                    raise
-                self._options = {}  # an older server, or one of another kind
-                continue
-            new = [thread for thread in page if thread["thread_id"] not in seen]
-            for thread in new:
-                seen.add(thread["thread_id"])
+        threads = pages(
+            self._deployment,
+            partial(self._deployment.client.threads.search, metadata={BATCH: self._group}),
+            "thread_id",
+            doing="look for the runs of a batch",
+            deadline=self._deadline,
+            # Oldest first, so that pages stay put while more threads are made.
+            options={
+                "select": ["thread_id", "metadata"],
+                "sort_by": "created_at",
+                "sort_order": "asc",
+            },
+        )
+        async for page in threads:
+            for thread in page:
                 metadata = thread.get("metadata") or {}
                 if metadata.get(BATCH) == self._group:
                     key = metadata.get(KEY)
                     mark = key.partition(".")[0] if key is not None else str(metadata.get(CLAIM))
                     found.setdefault(mark, []).append((thread["thread_id"], metadata))
-            if len(page) < _PAGE or not new:
-                return found
-
-    async def _page(self, offset: int) -> list[dict[str, Any]]:
-        threads, metadata = self._deployment.client.threads, {BATCH: self._group}
-        page = await self._deployment.send(
-            lambda: threads.search(metadata=metadata, limit=_PAGE, offset=offset, **self._options),
-            doing="look for the runs of a batch",
-            deadline=self._deadline,
-        )
-        return [dict(thread) for thread in page]
+        return found
 
 
 LANDING_SECONDS = 2.0
 """How long a request whose answer nobody saw is given before what it made is counted."""
-
-_CONCURRENCY = 16
 
 _MOST_DOUBTS = 10
 
@@ -333,7 +318,7 @@ class BatchStarter:
         doubts, failures, began = 0, 0, time.monotonic()
         while waiting:
             if not self._deployment.part(BatchSupport).supported:
-                await self._each(waiting, self._start_alone)
+                await each(waiting, self._start_alone)
                 return
             try:
                 await self._send(waiting)
@@ -374,11 +359,11 @@ class BatchStarter:
         for start in range(0, len(items), size):
             part = items[start : start + size]
             if size == 1 or not await self._started(part):
-                await self._each(part, self._start_or_suspect)
+                await each(part, self._start_or_suspect)
         suspects = [item for item in self._suspects if not item.settled]
         if len(suspects) == len(items):
             return False
-        await self._each(suspects, self._send_alone)
+        await each(suspects, self._send_alone)
         return True
 
     async def _started(self, items: Sequence[Item]) -> bool:
@@ -406,7 +391,7 @@ class BatchStarter:
             left = [item for item in items if item.handle is None]
             # The first of them tells whether the server knows batches at all.
             for part in (left[:1], left[1:]):
-                await self._each(part, self._send_alone)
+                await each(part, self._send_alone)
         elif error.status_code in _UNKNOWN_PATH:
             await self._start_alone(items[0])
             if items[0].error is None:
@@ -424,15 +409,6 @@ class BatchStarter:
             await self._adopt([item for item in items if item.handle is None], origin, fresh=fresh)
             if all(item.handle is not None for item in items):
                 return
-
-    async def _each(self, items: Sequence[Item], start: Any) -> None:
-        slots = asyncio.Semaphore(_CONCURRENCY)
-
-        async def one(item: Item) -> None:
-            async with slots:
-                await start(item)
-
-        await asyncio.gather(*(one(item) for item in items))
 
     async def _send_alone(self, item: Item) -> None:
         await self._start_chunk([item])
@@ -580,7 +556,7 @@ class BatchStarter:
             for thread_id, tags in by_mark.get(mark, []):
                 await self._adopt_one(item, thread_id, tags, origin, fresh)
 
-        await self._each(items, one)
+        await each(items, one)
 
     def _is_outcome(self, item: Item, run_id: str, tags: Mapping[str, Any]) -> bool:
         """True of a failed run that is what this try came to before its flow run was suspended."""

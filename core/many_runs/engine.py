@@ -19,12 +19,12 @@ from prefect_langgraph.many_runs import join
 from prefect_langgraph.many_runs.batch import CHUNK, BatchStarter, Item
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.ownership.claims import ClaimThreads, TakenOverError
+from prefect_langgraph.ownership.pruning import PRUNE_SECONDS, Pruner
 from prefect_langgraph.results import FanOutResult, RunFailure, RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context, OnTimeout
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.transport.deadline import Deadline
-from prefect_langgraph.transport.pruning import PRUNE_SECONDS, Pruner
 
 OnStarted = Callable[[Sequence[Item]], None]
 

@@ -7,4 +7,5 @@
 | `keys`      | what a call is recognised by |
 | `claims`    | threads that the server lets only one caller create |
 | `heartbeat` | signs of life of a flow run's process |
+| `pruning`   | deleting throw-away threads, many at a time |
 """

@@ -61,7 +61,7 @@ async def holder_of(
         UnreachableError: Whose the claim is could not be learned.
     """
     threads = deployment.client.threads
-    patience = Deadline.after(deployment.connection.patience_seconds)
+    patience = deployment.patience()
     metadata = {**tags, CLAIM: claimant}
     while True:
         try:

@@ -24,6 +24,7 @@ from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.ownership.claims import ClaimThreads
 from prefect_langgraph.ownership.keys import Key, key_for
 from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.ownership.pruning import Pruner, ReleasedResults
 from prefect_langgraph.ownership.tags import NO_ANSWER, thread_id_of
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
@@ -33,7 +34,6 @@ from prefect_langgraph.runs.request import RunRequest, with_webhook
 from prefect_langgraph.runs.start import Starter
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
-from prefect_langgraph.transport.pruning import Pruner, ReleasedResults
 
 CANCEL_SECONDS = 20.0
 """How long a caller that gives up waits for the server to confirm that its run stopped."""

@@ -118,8 +118,7 @@ class Outputs:
         """
         if not result.status.ended:
             return result
-        patience = Deadline.after(self._deployment.connection.patience_seconds)
-        limit = patience if deadline.end is None else deadline
+        limit = self._deployment.patience() if deadline.end is None else deadline
         if result.handle.owns_thread:
             return await self._with_output(result, limit)
         if result.status is RunStatus.SUCCESS and result.values is None:

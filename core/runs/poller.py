@@ -235,8 +235,7 @@ class Waiter:
         Raises:
             DeploymentError: The server did not tell.
         """
-        patience = Deadline.after(self._deployment.connection.patience_seconds)
-        limit = deadline.sooner(patience) if patient else deadline
+        limit = deadline.sooner(self._deployment.patience()) if patient else deadline
         watch = _Watch(handle, exact=True, verify=True, now=time.monotonic())
         while True:
             await self._ask_alone([watch], look=True, limit=limit)

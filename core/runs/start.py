@@ -22,6 +22,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from prefect_langgraph.errors import DeploymentError, NotFoundError, ThreadBusyError
@@ -30,6 +31,7 @@ from prefect_langgraph.models import Origin, RunHandle
 from prefect_langgraph.ownership.claims import ClaimThreads, claim
 from prefect_langgraph.ownership.keys import Key, decide
 from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.ownership.tags import CLAIM, KEY, TARGET_THREAD, thread_id_of
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.poller import Waiter
@@ -42,7 +44,7 @@ from prefect_langgraph.transport.deployment import (
     answer_to_abandoned,
 )
 from prefect_langgraph.transport.http_errors import failed_on_input
-from prefect_langgraph.transport.pruning import Pruner
+from prefect_langgraph.transport.paging import pages
 
 CLAIM_GRACE_SECONDS = 3.0
 """How long the holder of a claim has to start its run before another starts it in its place."""
@@ -291,23 +293,19 @@ class Starter:
         self, thread_id: str, key: str | None, deadline: Deadline | None = None
     ) -> AsyncIterator[Mapping[str, Any]]:
         """The runs of this key, newest first; none when there is no such thread."""
-        runs, offset = self._deployment.client.runs, 0
-        while True:
-            start = offset
-            try:
-                page = await self._deployment.send(
-                    lambda: runs.list(thread_id, limit=_RUNS_PAGE, offset=start),  # noqa: B023
-                    doing=f"look for a run of {self._request.assistant_id}",
-                    deadline=deadline or self._deadline,
-                )
-            except NotFoundError:
-                return
-            for run in page:
-                if self._is_under(key, run.get("metadata") or {}):
-                    yield dict(run)
-            if len(page) < _RUNS_PAGE:
-                return
-            offset += len(page)
+        found = pages(
+            self._deployment,
+            partial(self._deployment.client.runs.list, thread_id),
+            "run_id",
+            doing=f"look for a run of {self._request.assistant_id}",
+            deadline=deadline or self._deadline,
+            size=_RUNS_PAGE,
+        )
+        with contextlib.suppress(NotFoundError):
+            async for page in found:
+                for run in page:
+                    if self._is_under(key, run.get("metadata") or {}):
+                        yield run
 
     async def _keep_oldest(self, thread_id: str, run_id: str, key: str) -> tuple[str, bool]:
         """The run that stays of all under the key, and whether it is this call's own."""

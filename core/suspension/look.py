@@ -13,14 +13,14 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from prefect_langgraph.cleanup.find import each
 from prefect_langgraph.models import RunHandle
+from prefect_langgraph.ownership.pruning import ReleasedResults
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.lookup import PAGE, Lookup
 from prefect_langgraph.runs.poller import MISSING_CONFIRMATIONS, MISSING_GAP_SECONDS
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
-from prefect_langgraph.transport.pruning import ReleasedResults
+from prefect_langgraph.transport.paging import each
 
 VERIFIED_SHARE = 60
 """Of so many busy threads the run behind one is checked: after a roll back a thread may stay busy."""

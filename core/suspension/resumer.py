@@ -17,7 +17,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 
-from prefect_langgraph.cleanup.find import each, find_owned, find_threads
+from prefect_langgraph.cleanup.find import find_owned, find_threads
 from prefect_langgraph.cleanup.release import release_flow_run
 from prefect_langgraph.cleanup.report import released
 from prefect_langgraph.cleanup.sweep import flow_runs
@@ -41,6 +41,7 @@ from prefect_langgraph.suspension.suspended import (
 from prefect_langgraph.suspension.verdict import Verdict, judge
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.paging import each
 
 ASK_SECONDS = 30.0
 """How long a deployment may take to say how the runs stand; the others do not wait for it."""

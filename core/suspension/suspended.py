@@ -20,8 +20,8 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
 from prefect.states import Failed
 
-from prefect_langgraph.cleanup.find import each
 from prefect_langgraph.suspension.record import record_name
+from prefect_langgraph.transport.paging import each
 
 SUSPENDED = "Suspended"
 

@@ -10,5 +10,5 @@
 | `deployment`  | the client of a connection, and sending requests with patience |
 | `answers`     | whether an answer is the deployment's own, or a gateway's |
 | `http_errors` | what the SDK raised, as errors of this package |
-| `pruning`     | deleting throw-away threads, many at a time |
+| `paging`      | the pages of a search, and a bounded number of requests at once |
 """

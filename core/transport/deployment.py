@@ -146,6 +146,10 @@ class Deployment:
         """The deployment's address."""
         return self.connection.url
 
+    def patience(self) -> Deadline:
+        """A deadline for one call that has none: it waits out what is transient, for so long."""
+        return Deadline.after(self.connection.patience_seconds)
+
     def part(self, kind: Callable[[Deployment], PartT]) -> PartT:
         """What a package above keeps for this deployment; `kind` makes it on first use."""
         if kind not in self._parts:

@@ -1,4 +1,4 @@
-"""Giving back threads that existed for one run, and remembering what became of those runs."""
+"""Deleting threads that existed for one run, and remembering what became of those runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import contextvars
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import orjson
 
@@ -16,17 +15,12 @@ from prefect_langgraph.errors import InvalidRequestError, NotFoundError
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.transport.deadline import Deadline
-
-if TYPE_CHECKING:
-    from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.paging import PAGE, each
 
 PRUNE_SECONDS = 30.0
 
-_PRUNE_PAGE = 1000
-
 _GATHER_SECONDS = 0.01
-
-_CONCURRENCY = 16
 
 _ROUNDS = 3
 
@@ -71,8 +65,8 @@ class Pruner:
         ids = sorted(self._waiting)
         self._waiting.clear()
         self._next = None
-        for start in range(0, len(ids), _PRUNE_PAGE):
-            await self._prune_page(ids[start : start + _PRUNE_PAGE])
+        for start in range(0, len(ids), PAGE):
+            await self._prune_page(ids[start : start + PAGE])
 
     async def _prune_page(self, ids: Sequence[str]) -> None:
         deadline = Deadline.after(PRUNE_SECONDS)
@@ -117,24 +111,22 @@ class Pruner:
         return found if set(found) <= set(ids) else None
 
     async def _delete_each(self, ids: Sequence[str], deadline: Deadline) -> None:
-        slots = asyncio.Semaphore(_CONCURRENCY)
         threads = self._deployment.client.threads
 
         async def delete(thread_id: str) -> None:
-            async with slots:
-                # Not found: gone already.
-                with contextlib.suppress(NotFoundError):
-                    await self._deployment.send(
-                        lambda: threads.delete(thread_id),
-                        doing=f"delete thread {thread_id}",
-                        deadline=deadline,
-                    )
+            # Not found: gone already.
+            with contextlib.suppress(NotFoundError):
+                await self._deployment.send(
+                    lambda: threads.delete(thread_id),
+                    doing=f"delete thread {thread_id}",
+                    deadline=deadline,
+                )
 
-        await asyncio.gather(*(delete(thread_id) for thread_id in ids))
+        await each(ids, delete)
 
 
 class ReleasedResults:
-    """The last results whose threads were given back: whoever joins again meets the same outcome."""
+    """The last results of runs whose threads were deleted, for a second join to return the same."""
 
     def __init__(self, _deployment: Deployment) -> None:
         self._results: OrderedDict[str, tuple[RunResult, int]] = OrderedDict()
