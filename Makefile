@@ -7,7 +7,6 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
-# Where several files pin a package, the first one counts.
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 COVERAGE ?=
@@ -46,22 +45,8 @@ test-newest: ## Run the tests with the newest version of everything that install
 	@rm -rf .venv-newest
 	@$(MAKE) test VENV=.venv-newest CONSTRAINTS=
 
-# The interpreter itself, not a shim of pyenv, which may lead nowhere.
 test-pythons: ## Run the unit and server tests on each Python of 3.11 to 3.14 that is there
-	@ran=""; failed=""; \
-	for version in $(PYTHONS); do \
-	  found=""; \
-	  for python in $$(ls -vd "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python$$version 2>/dev/null) \
-	      $$(command -v python$$version); do \
-	    if $$python -c 'import venv, ensurepip' 2>/dev/null; then found=$$python; break; fi; \
-	  done; \
-	  if [ -z "$$found" ]; then echo "make test-pythons: there is no Python $$version here"; continue; fi; \
-	  ran="$$ran $$version"; \
-	  $(MAKE) test PYTHON=$$found VENV=.venv-$$version ARGS="$(or $(ARGS),tests/unit tests/server)" \
-	    || failed="$$failed $$version"; \
-	done; \
-	if [ -n "$$failed" ] || [ -z "$$ran" ]; then echo "make test-pythons: failed on:$${failed:- no Python}"; exit 1; fi; \
-	echo "make test-pythons: passed on:$$ran"
+	@scripts/test_pythons "$(PYTHONS)" "$(ARGS)"
 
 lint: install ## Check style and format with ruff
 	@echo "make lint: ruff check, ruff format --check"
@@ -86,40 +71,13 @@ release: install ## Build the wheel and the sdist into dist/, check both, and sa
 	@echo "make release: building, twine check, an empty environment"
 	@$(IN_VENV)/python tests/packaging/release.py
 
-# tests/browser look at Prefect's pages, tests/worker run a Prefect on PostgreSQL. Where one is missing
-# those tests fail and say so; nobody is asked here.
 system: ## Install Chromium and PostgreSQL with apt-get, where they are missing and it can be done without asking
-	@missing=""; \
-	command -v chromium chromium-browser google-chrome >/dev/null || missing="chromium"; \
-	{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || missing="$$missing postgresql"; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	as_root=""; if [ "$$(id -u)" != 0 ]; then as_root="sudo -n"; fi; \
-	if ! command -v apt-get >/dev/null || ! $$as_root true 2>/dev/null; then \
-	  echo "make system: missing: $$missing; apt-get cannot be used: install it yourself" >&2; \
-	  exit 0; \
-	fi; \
-	echo "make system: apt-get install $$missing"; \
-	apt="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120"; \
-	log=$$(mktemp); \
-	if ! { $$apt update && $$apt install -y --no-install-recommends $$missing; } >"$$log" 2>&1; then \
-	  tail -n 20 "$$log" >&2; \
-	  echo "make system: apt-get did not install $$missing, see above" >&2; \
-	fi; \
-	rm -f "$$log"
+	@scripts/install_system_packages
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
-	@echo "make: setting up $(VENV); the first time takes a few minutes"
-	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python); do \
-	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
-	  then found=$$python; break; fi; \
-	done; \
-	if [ -z "$${found:-}" ]; then echo "make: needs Python 3.11 or newer, with venv" >&2; exit 1; fi; \
-	if [ ! -x $(IN_VENV)/python ]; then echo "make: $$found -m venv $(VENV)"; $$found -m venv $(VENV); fi
-	@echo "make: pip install -e .[dev], pinned by $(or $(CONSTRAINTS),nothing)"
-	@awk -F== '!seen[$$1]++' $(CONSTRAINTS) /dev/null >$(VENV)/constraints.txt
-	@$(IN_VENV)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
+	@PYTHON="$(PYTHON)" scripts/set_up_venv $(VENV) $(CONSTRAINTS)
 	@touch $@
 
 clean: ## Remove .venv and everything that was built
