@@ -75,7 +75,7 @@ def _no_unsaved_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Folders whose few tests take long: begun first, or one process would be alone with them at the end.
-_LONG = ("worker", "secrets", "runners", "faults")
+_LONG = ("worker", "secrets", "browser", "runners", "faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
