@@ -16,9 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 AGENT = ROOT / "examples" / "agent" / "langgraph.json"
+
+# Hypothesis gives an example 200 ms, and a busy machine misses them.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # Keys and addresses of whoever runs the tests must not reach a test.
 for name in [*os.environ]:

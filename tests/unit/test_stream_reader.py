@@ -91,7 +91,7 @@ class Model(httpx.AsyncByteStream):
                 yield self.chunk(index)
         self.now = max(self.now, self.end)
 
-    async def look(self, handle: RunHandle, *, deadline: Deadline) -> Any:
+    async def look(self, handle: RunHandle, *, deadline: Deadline, patient: bool) -> Any:
         return SimpleNamespace(status=RunStatus.SUCCESS if self.now >= self.end else RunStatus.RUNNING)
 
     async def send(self, request: Any, **_: Any) -> Any:
@@ -119,7 +119,7 @@ class Body(httpx.AsyncByteStream):
 
 def read(model: Model, position: Position | None = None) -> list[tuple[int, str | None]]:
     async def all_parts() -> list[tuple[int, str | None]]:
-        deployment: Any = SimpleNamespace(waiter=model, send=model.send)
+        deployment: Any = SimpleNamespace(part=lambda kind: model, send=model.send)
         transport = httpx.MockTransport(model.answer)
         async with httpx.AsyncClient(transport=transport, base_url=HANDLE.url) as http:
             reader = StreamReader(
