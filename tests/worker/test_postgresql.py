@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,8 +19,8 @@ from langgraph_sdk.client import SyncLangGraphClient
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
 from prefect_langgraph.testing.process import HOST, ServerProcess
-from support.leftovers import left_by
-from support.waiting import PATIENCE
+from support.leftovers import active_runs, left_by
+from support.waiting import PATIENCE, until
 from worker.api import Api
 from worker.on_postgresql import INPUTS
 
@@ -121,6 +122,27 @@ def test_fan_out_finalizer_and_sweep_do_their_work_on_postgresql(
     assert api.ask("POST", "/task_runs/count", tasks) == len(INPUTS)
     # It was PostgreSQL all the time.
     assert postgres.ask("select count(*) from flow_run where state_name = 'Completed'") == "4"
+
+
+def test_flow_run_waits_without_a_process_on_postgresql(
+    prefect_on_postgres: PrefectServer, langgraph_server: LangGraphServer, client: SyncLangGraphClient
+) -> None:
+    def step(*arguments: str) -> Any:
+        module = "worker.suspended_on_postgresql"
+        return json.loads(python(prefect_on_postgres, "-m", module, *arguments))
+
+    api = Api(prefect_on_postgres.api_url)
+    python(prefect_on_postgres, "-m", "prefect", "block", "register", "-m", "prefect_langgraph")
+    api.make_block("langgraph-credentials", BLOCK, {"url": langgraph_server.url})
+    flow_run_id = step("begin", BLOCK)
+    assert step("execute", flow_run_id) == "suspended"
+    assert step("pass") == [1, 0]
+    for thread_id in left_by(client, flow_run_id).threads:
+        for run_id in active_runs(client, thread_id):
+            client.runs.cancel(thread_id, run_id)
+    assert until(lambda: step("pass") == [0, 1])
+    assert step("execute", flow_run_id) == ["cancelled"] * 3
+    assert not left_by(client, flow_run_id)
 
 
 def test_forms_of_the_blocks_keep_their_order_on_postgresql(prefect_on_postgres: PrefectServer) -> None:

@@ -1,0 +1,63 @@
+"""A flow run that waits without a process, on a Prefect server with PostgreSQL; prints what it came to.
+
+python -m worker.suspended_on_postgresql begin BLOCK        the id of a new flow run
+python -m worker.suspended_on_postgresql execute ID         "suspended", or what the flow returned
+python -m worker.suspended_on_postgresql pass               how many flow runs wait, and were resumed
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import Pause
+from prefect.flow_engine import run_flow
+
+from prefect_langgraph import (
+    join_runs,
+    resume_waiting,
+    start_runs,
+    suspend_until_ended,
+    with_finalizer,
+)
+from support.leftovers import FOREVER
+
+RUNS = 3
+
+
+@with_finalizer(parameter="block")
+@flow
+def waits(block: str) -> list[str]:
+    """Start runs that go on for long, wait for them without a process, and tell what they came to."""
+    handles = start_runs("worker", [FOREVER] * RUNS, credentials=block)
+    suspend_until_ended(handles, stay_seconds=0)
+    return [str(result.status) for result in join_runs(handles, on_failure="collect")]
+
+
+def begin(block: str) -> str:
+    with get_client(sync_client=True) as client:
+        deployment_id = client.create_deployment(client.create_flow(waits), "on-postgresql")
+        made = client.create_flow_run_from_deployment(deployment_id, parameters={"block": block})
+        return str(made.id)
+
+
+def execute(flow_run_id: str) -> object:
+    with get_client(sync_client=True) as client:
+        row = client.read_flow_run(UUID(flow_run_id))
+    try:
+        return run_flow(waits, flow_run=row)
+    except Pause:
+        return "suspended"
+
+
+def one_pass() -> list[int]:
+    report = resume_waiting()
+    return [len(report.waiting), len(report.resumed)]
+
+
+if __name__ == "__main__":
+    steps = {"begin": begin, "execute": execute, "pass": one_pass}
+    print(json.dumps(steps[sys.argv[1]](*sys.argv[2:])))  # noqa: T201 - read by the test
