@@ -1,1 +1,7 @@
-"""Prefect blocks: how to reach a deployment, and an assistant of it."""
+"""Prefect blocks.
+
+| module        | holds |
+| ------------- | --- |
+| `credentials` | how to reach a deployment, and finding a saved block by its name |
+| `assistant`   | an assistant of a deployment, as a job |
+"""
