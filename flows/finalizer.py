@@ -1,4 +1,4 @@
-"""`with_finalizer`: a flow run gives back what it owns when it ends, however it ends."""
+"""`with_finalizer`: a flow run releases what it owns when it ends, however it ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prefect_langgraph.blocks.credentials import (
     resolve_for,
 )
 from prefect_langgraph.cleanup.release import ReleaseReport, release_flow_run, sum_of
-from prefect_langgraph.cleanup.report import log_release, released
+from prefect_langgraph.cleanup.report import emit_released, log_release
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.logs import LoggerOrAdapter
 from prefect_langgraph.ownership.heartbeat import DEFAULT_LEASE_SECONDS, Leases
@@ -37,19 +37,19 @@ from prefect_langgraph.transport.loop import Call, io_loop
 from prefect_langgraph.transport.termination import releasing
 
 F = TypeVar("F", bound=Flow[..., Any])
-Place = LangGraphCredentials | str | None
+BlockRef = LangGraphCredentials | str | None
 Connect = Callable[[Any], Awaitable[Connection]]
 
 RELEASE_SECONDS = 60.0
 ASK_SECONDS = 10.0
-"""How long Prefect may take to say how a flow run stands, before the hook's own word is taken."""
+"""How long Prefect may take to tell a flow run's state, before the hook acts without it."""
 
 
 @overload
 def with_finalizer(credentials: F) -> F: ...
 @overload
 def with_finalizer(
-    credentials: Place | Sequence[Place] = None,
+    credentials: BlockRef | Sequence[BlockRef] = None,
     *,
     cancel_unfinished: bool = False,
     parameter: str | None = None,
@@ -64,43 +64,43 @@ def with_finalizer(
     max_wait_seconds: float = RELEASE_SECONDS,
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
 ) -> Any:
-    """Make a flow give back what its runs own when they end: put it above `@flow`.
+    """Make a flow's runs release what they own when they end: put it above `@flow`.
 
     When a flow run completes, fails, is cancelled or crashes, its crons are deleted, its active runs
     are cancelled and its throw-away threads are deleted, those of its subflows in the same process
     included. After a completion active runs are only named in a warning, unless
-    `cancel_unfinished`; the `sweep` takes them after its grace period, so start what shall outlive
-    the flow run with `detached=True`. A thread that waits for a person stays.
+    `cancel_unfinished`; the `sweep` cancels them after its grace period, so use `detached=True` for
+    runs that should outlive the flow run. A thread that waits for a person stays.
 
     A flow run that goes on (a retry, a suspension, a rescheduling) keeps everything until it really
     ends. Until then threads of finished runs stay too, so that a second execution of the flow run
-    adopts them. When a subflow ends while the flow run around it may be executed again, its finished
-    runs stay for that one.
+    adopts them. When a subflow ends and its parent flow run may still be executed again, the threads
+    of its finished runs stay for that execution.
 
-    The hooks are added beside those already there; `with_options(on_failure=...)` and the like
-    replace hooks, these too. After a cancellation or a kill they run in a new process that imports
-    the flow again, so give the name of a saved block; a block object must be made when the module is
-    imported. What was done is in the flow run's log and in an event `langgraph.flow-run.released`,
-    with the flow run as related resource. Running it twice, or beside a sweep, is safe. A step that
-    fails is logged and the others go on; the sweep finds what is left.
+    The hooks are added to those that the flow already has; `with_options(on_failure=...)` and the
+    like replace hooks, these included. After a cancellation or a kill they run in a new process that
+    imports the flow again, so give the name of a saved block; a block object must be created when the
+    module is imported. What was done is in the flow run's log and in an event
+    `langgraph.flow-run.released`, with the flow run as related resource. A release is safe to repeat,
+    and beside a sweep. A step that fails is logged and the others go on; the sweep finds what is left.
 
-    From the start of each execution the flow's process renews a lease on each of these deployments, by
-    which the sweep learns that process and worker died together.
+    From the start of each execution the flow's process sends heartbeats to each of these deployments,
+    by which the sweep learns that process and worker died together.
 
     Args:
         credentials: A saved block's name, a block, or a list of them, for every deployment that the
-            flow uses. None is the block named `default`.
+            flow uses. None: the block named `default`.
         cancel_unfinished: True also cancels active runs after a completion.
         parameter: The flow's own parameter that names the block, for flows that get it from their
-            caller; its default counts where the caller gave none. Used beside `credentials`, or instead
-            when that is None.
+            caller; if the caller gave none, its default counts. Used together with `credentials`, or
+            alone when that is None.
         max_wait_seconds: How long the release may take, wall clock.
-        lease_seconds: How long the flow run's process counts as alive without a sign of life. Matters
-            only when it dies together with its worker.
+        lease_seconds: How long the flow run's process counts as alive after a heartbeat. Matters only
+            when it dies together with its worker.
 
     Raises:
         InvalidRequestError: It decorates something that is not a flow, the flow does not have that
-            parameter, or an argument is wrong.
+            parameter, or an argument is invalid.
 
     Example:
         >>> from prefect import flow
@@ -116,7 +116,7 @@ def with_finalizer(
     if isinstance(credentials, Flow):
         return with_finalizer()(credentials)
     return finalized(
-        _places(credentials) if parameter is None or credentials is not None else [],
+        _blocks(credentials) if parameter is None or credentials is not None else [],
         parameter,
         cancel_unfinished=cancel_unfinished,
         max_wait_seconds=max_wait_seconds,
@@ -125,7 +125,7 @@ def with_finalizer(
 
 
 def finalized(
-    places: Sequence[Place],
+    blocks: Sequence[BlockRef],
     parameter: str | None,
     *,
     connect: Connect | None = None,
@@ -136,15 +136,15 @@ def finalized(
     """What `with_finalizer` does, for this package's flows.
 
     Args:
-        places: The deployments that are known already.
+        blocks: The blocks of the deployments that are known already.
         parameter: As in `with_finalizer`.
-        connect: Turns a place, or the parameter's value, into a connection where that value does not
-            name a `LangGraphCredentials`.
+        connect: Turns a block, or the parameter's value, into a connection. Needed where the value does
+            not name a `LangGraphCredentials`.
         cancel_unfinished: As in `with_finalizer`.
         max_wait_seconds: As in `with_finalizer`.
         lease_seconds: As in `with_finalizer`.
     """
-    where = _Where(tuple(places), parameter, connect or connection_of)
+    where = _Where(tuple(blocks), parameter, connect or connection_of)
 
     def decorate(flow: F) -> F:
         if not isinstance(flow, Flow):
@@ -157,7 +157,7 @@ def finalized(
             where, cancel_unfinished=cancel_unfinished, max_wait_seconds=max_wait_seconds
         )
         setattr(release, FINALIZER_MARK, float(lease_seconds))
-        # New lists: Prefect shares those it was given with other flows, and with copies of this one.
+        # New lists: Prefect shares the given ones with other flows and with copies of this one.
         flow.on_completion_hooks = [*(flow.on_completion_hooks or ()), release]
         flow.on_failure_hooks = [*(flow.on_failure_hooks or ()), release]
         flow.on_cancellation_hooks = [*(flow.on_cancellation_hooks or ()), release]
@@ -173,12 +173,12 @@ class _Where:
     """Which deployments a flow run uses.
 
     Attributes:
-        places: Those that the decorator named.
+        blocks: The blocks that the decorator named.
         parameter: The flow's parameter that names one, or None.
-        connect: Turns a place, or the parameter's value, into a connection.
+        connect: Turns a block, or the parameter's value, into a connection.
     """
 
-    places: tuple[Place, ...]
+    blocks: tuple[BlockRef, ...]
     parameter: str | None
     connect: Connect
 
@@ -191,34 +191,34 @@ class _Where:
             )
 
     def of(self, flow: Flow[..., Any], flow_run: FlowRun) -> list[Any]:
-        """Every place of a flow run."""
+        """The blocks of a flow run."""
         if self.parameter is None:
-            return [*self.places]
-        # A deployment's flow run has only the parameters that were given; the signature has the rest.
+            return [*self.blocks]
+        # A Prefect deployment's flow run has only the parameters that were given; others have defaults.
         default = inspect.signature(flow.fn).parameters[self.parameter].default
         named = flow_run.parameters.get(
             self.parameter, None if default is inspect.Parameter.empty else default
         )
-        return [*self.places, named]
+        return [*self.blocks, named]
 
 
-def _places(credentials: Any) -> list[Place]:
+def _blocks(credentials: Any) -> list[BlockRef]:
     given = list(credentials) if isinstance(credentials, list | tuple) else [credentials]
-    places: list[Place] = []
+    blocks: list[BlockRef] = []
     for one in given:
         if isinstance(one, LangGraphCredentials):
             # The name survives into other processes, and no secret travels with it.
-            places.append(one.saved_name or one)
+            blocks.append(one.saved_name or one)
         elif one is None or (isinstance(one, str) and one):
-            places.append(one)
+            blocks.append(one)
         else:
             raise InvalidRequestError(
                 f"credentials holds a {type(one).__name__}: give the name of a saved "
                 "LangGraphCredentials block, a block, a list of them, or None for 'default'."
             )
-    if not places:
+    if not blocks:
         raise InvalidRequestError("credentials is empty: name at least one block.")
-    return places
+    return blocks
 
 
 def _release_hook(
@@ -239,20 +239,20 @@ def _release_hook(
 
 
 def _heartbeat_hook(where: _Where, lease_seconds: float) -> FlowStateHook[..., Any]:
-    def show_langgraph_sign_of_life(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    def begin_langgraph_heartbeat(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
         begin_heartbeat(where, flow, flow_run, lease_seconds)
 
-    return show_langgraph_sign_of_life
+    return begin_langgraph_heartbeat
 
 
-# A hook is pickled by value with what it names, so this is named by functions of this module alone.
+# A hook is pickled together with the globals it uses, so only functions of this module may use this.
 _beginning: dict[UUID, Call[None]] = {}
 
 
 def begin_heartbeat(
     where: _Where, flow: Flow[..., Any], flow_run: FlowRun, lease_seconds: float
 ) -> None:
-    """Begin to show that the process of this execution lives, without keeping the flow waiting."""
+    """Begin the heartbeat of the process of this execution, without keeping the flow waiting."""
     call = io_loop().begin(_begin_heartbeat, where, flow, flow_run, lease_seconds)
     _beginning[flow_run.id] = call
 
@@ -267,20 +267,20 @@ async def _begin_heartbeat(
     where: _Where, flow: Flow[..., Any], flow_run: FlowRun, lease_seconds: float
 ) -> None:
     try:
-        # What the hook was given is from before this execution, and so is its count of attempts.
+        # The hook's own flow run object, with its count of attempts, is older than this execution.
         async with get_client() as client:
             row = await client.read_flow_run(flow_run.id)
         owner = await _owner(row, lease_seconds).with_root()
-        for place in where.of(flow, row):
-            deployment_for(await where.connect(place)).part(Leases).keep(owner)
+        for block in where.of(flow, row):
+            deployment_for(await where.connect(block)).part(Leases).keep(owner)
     except Exception as error:  # noqa: BLE001 - the flow itself goes on, and its first call tries again
         flow_run_logger(flow_run, flow).warning(
-            "The sweep cannot see yet that this flow run lives (%s)", type(error).__name__
+            "The heartbeat of this flow run could not begin yet (%s)", type(error).__name__
         )
 
 
-async def _end_heartbeat_that_begins(flow_run_id: UUID, deadline: Deadline) -> None:
-    """Let no sign of life begin after the end."""
+async def _stop_beginning(flow_run_id: UUID, deadline: Deadline) -> None:
+    """Prevent a heartbeat from beginning after the end."""
     call = _beginning.get(flow_run_id)
     if call is not None:
         call.cancel()
@@ -291,7 +291,7 @@ def _owner(row: FlowRun, lease_seconds: float | None = None) -> Owner:
     return Owner(
         flow_run_id=str(row.id),
         attempt=row.run_count,
-        # A flow run that a parent started as a deployment runs by itself: it is a root of its own.
+        # A flow run of a Prefect deployment that a parent started runs by itself: it is its own root.
         is_subflow=row.parent_task_run_id is not None and row.deployment_id is None,
         deployment_id=str(row.deployment_id) if row.deployment_id else None,
         api=prefect_api(),
@@ -312,14 +312,14 @@ async def _release(
     logger = flow_run_logger(flow_run, flow)
     if await _goes_on(flow_run, logger, deadline):
         return
-    await _end_heartbeat_that_begins(flow_run.id, deadline)
+    await _stop_beginning(flow_run.id, deadline)
     keep_finished = await _may_be_adopted(flow_run, logger, deadline)
-    places = where.of(flow, flow_run)
+    blocks = where.of(flow, flow_run)
 
-    async def at(place: Any) -> ReleaseReport:
+    async def release_at(block: Any) -> ReleaseReport:
         try:
             async with asyncio.timeout(deadline.remaining()):
-                deployment = deployment_for(await where.connect(place))
+                deployment = deployment_for(await where.connect(block))
                 await deployment.part(Leases).end(str(flow_run.id), deadline=deadline)
             return await release_flow_run(
                 deployment,
@@ -334,37 +334,37 @@ async def _release(
             late = f"Prefect did not give the block within max_wait_seconds={max_wait_seconds:g}."
             return ReleaseReport(failures=(late,))
 
-    reports = await asyncio.gather(*(at(place) for place in places))
-    for place, report in zip(places, reports, strict=True):
-        log_release(logger, _name(place), report, cancel_runs=cancel_runs)
-    released(flow_run.id, flow_run.name, sum_of(reports))
+    reports = await asyncio.gather(*(release_at(block) for block in blocks))
+    for block, report in zip(blocks, reports, strict=True):
+        log_release(logger, _name(block), report, cancel_runs=cancel_runs)
+    emit_released(flow_run.id, flow_run.name, sum_of(reports))
 
 
-def _name(place: Any) -> str:
-    if isinstance(place, LangGraphCredentials):
-        return place.url
-    if isinstance(place, Mapping):
-        return str(place.get("url", "the block that was picked"))
-    return place or DEFAULT_BLOCK
+def _name(block: Any) -> str:
+    if isinstance(block, LangGraphCredentials):
+        return block.url
+    if isinstance(block, Mapping):
+        return str(block.get("url", "the block that was picked"))
+    return block or DEFAULT_BLOCK
 
 
-async def connection_of(place: Any) -> Connection:
-    """The connection for what a hook finds in a decorator or among a flow run's parameters."""
-    # A block that was given as a flow's parameter comes back as its fields, the secrets masked. A saved
-    # one is among them by its name; another is still known in the process of the flow.
-    if isinstance(place, Mapping) and "url" in place:
-        return await resolve_for(str(place["url"]), place.get("_block_document_name"), None)
-    # One that was picked in the UI comes as a reference to it.
-    if isinstance(place, Mapping) and "$ref" in place:
+async def connection_of(block: Any) -> Connection:
+    """The connection for a block as a hook finds it, in a decorator or a flow run's parameters."""
+    # A block that was given as a flow's parameter comes back as its fields, the secrets masked. If it
+    # was saved, its name is among them; otherwise the process of the flow still knows it.
+    if isinstance(block, Mapping) and "url" in block:
+        return await resolve_for(str(block["url"]), block.get("_block_document_name"), None)
+    # A block that was picked in the UI comes as a reference.
+    if isinstance(block, Mapping) and "$ref" in block:
         try:
-            return await resolve(await LangGraphCredentials.aload_from_ref(place["$ref"]))
+            return await resolve(await LangGraphCredentials.aload_from_ref(block["$ref"]))
         except ValueError as error:
             raise LangGraphError("The block that was picked for the flow run is gone.") from error
-    return await resolve(place)
+    return await resolve(block)
 
 
 def _ask_seconds(deadline: Deadline) -> float:
-    # Prefect being away must leave time for the release itself.
+    # If Prefect does not answer, enough time must be left for the release itself.
     return min(ASK_SECONDS, (deadline.remaining() or 0) / 4)
 
 
@@ -377,7 +377,7 @@ async def _goes_on(flow_run: FlowRun, logger: LoggerOrAdapter, deadline: Deadlin
         return False  # deleted, so it will not go on
     except Exception as error:  # noqa: BLE001 - whatever it is, Prefect just told that the run ended
         logger.warning(
-            "Prefect could not be asked whether the flow run goes on (%s); it is taken as ended",
+            "Prefect could not be asked whether the flow run goes on (%s); it counts as ended",
             type(error).__name__,
         )
         return False
@@ -388,7 +388,7 @@ async def _goes_on(flow_run: FlowRun, logger: LoggerOrAdapter, deadline: Deadlin
 
 
 async def _may_be_adopted(flow_run: FlowRun, logger: LoggerOrAdapter, deadline: Deadline) -> bool:
-    """True for a subflow whose surrounding flow run may be executed again and run it again."""
+    """True for a subflow that its parent flow run may execute again."""
     if flow_run.parent_task_run_id is None or flow_run.deployment_id is not None:
         return False
     owner = _owner(flow_run)
@@ -397,15 +397,15 @@ async def _may_be_adopted(flow_run: FlowRun, logger: LoggerOrAdapter, deadline: 
             root = (await owner.with_root()).root
             if root is None or root[0] == str(flow_run.id):
                 return False
-            around = await client.read_flow_run(UUID(root[0]))
+            parent = await client.read_flow_run(UUID(root[0]))
     except ObjectNotFound:
         return False
-    except Exception as error:  # noqa: BLE001 - keeping is safe: the sweep takes what is left
+    except Exception as error:  # noqa: BLE001 - keeping is safe: the sweep releases what is left
         logger.warning(
-            "Prefect could not be asked about the flow run around this one (%s); threads of finished "
+            "Prefect could not be asked about the parent flow run (%s); threads of finished "
             "runs stay for the sweep",
             type(error).__name__,
         )
         return True
-    ended = around.state is not None and around.state.is_final()
-    return not ended and (around.empirical_policy.retries or 0) >= around.run_count
+    ended = parent.state is not None and parent.state.is_final()
+    return not ended and (parent.empirical_policy.retries or 0) >= parent.run_count

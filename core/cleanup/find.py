@@ -1,7 +1,7 @@
-"""What a flow run left on a deployment.
+"""Finding what a flow run owns on a deployment.
 
-Whatever is found carries the tags that were asked for: every answer is held against the question, so
-that a server that ignores a filter never makes strangers' things ours. `_give_back` releases it.
+Everything found carries the tags that were searched for: each row is checked here, so that a server
+that ignores a filter never makes somebody else's threads, crons or runs ours. `release` releases it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _RUN_FIELDS: list[RunSelectField] = ["run_id", "status", "metadata", "created_at
 
 @dataclass(frozen=True)
 class OwnedThread:
-    """A thread that carries an owner's tags: throw-away, a claim, or a caller's own."""
+    """A thread with an owner's tags: a throw-away thread, a claim thread, or a caller's own."""
 
     thread_id: str
     status: str
@@ -66,23 +66,23 @@ class OwnedThread:
 
     @property
     def throw_away(self) -> bool:
-        """True when it goes with its owner."""
+        """True when it is released with its owner."""
         return self.tags.get(OWNS_THREAD) is True
 
     @property
     def target(self) -> str | None:
-        """Of a claim: the caller's thread that the run is on."""
+        """The caller's thread on which a claim's run is; None for a thread that is not a claim."""
         return self.tags.get(TARGET_THREAD)
 
     @property
     def leads_to(self) -> str:
-        """One of the `found_by` of the run that this thread exists for."""
+        """One of the `found_by` of the run for which this thread exists."""
         return self.thread_id if self.target is None else _mark(self.target, self.tags)
 
 
 @dataclass(frozen=True)
 class OwnedCron:
-    """A cron that carries an owner's tags."""
+    """A cron with an owner's tags."""
 
     cron_id: str
     thread_id: str | None
@@ -92,12 +92,12 @@ class OwnedCron:
 
 @dataclass(frozen=True)
 class OwnedRun:
-    """An active run that carries an owner's tags.
+    """An active run with an owner's tags.
 
     Attributes:
         run_id: The run.
-        thread_id: Where it is.
-        tags: Its metadata; what it does not bring itself it has from its thread.
+        thread_id: Its thread.
+        tags: Its metadata, which includes what it inherited from its thread.
         first: True when it is known to be the first run of its thread.
     """
 
@@ -108,7 +108,7 @@ class OwnedRun:
 
     @property
     def found_by(self) -> frozenset[str]:
-        """What threads that exist for this run lead to."""
+        """The `leads_to` that a thread which exists for this run may have."""
         return frozenset({self.thread_id, _mark(self.thread_id, self.tags)})
 
     def __str__(self) -> str:
@@ -116,13 +116,13 @@ class OwnedRun:
 
 
 def _mark(thread_id: str, tags: Tags) -> str:
-    """Tells a run on a caller's thread from the others there."""
+    """What distinguishes a run on a caller's thread from the other runs there."""
     return f"{thread_id} {tags.get(KEY) or tags.get(CLAIM)}"
 
 
 @dataclass(frozen=True)
 class Owned:
-    """What was found.
+    """Everything that was found.
 
     Attributes:
         threads: Threads of every kind.
@@ -139,11 +139,11 @@ class Owned:
     waiting: frozenset[str] = frozenset()
 
     def where(self, owns: Callable[[Tags], bool]) -> Owned:
-        """Only what these tags are true of."""
+        """Only the part for whose tags `owns` is true."""
         return self.by(owns).get(True, Owned())
 
     def by(self, name: Callable[[Tags], S]) -> dict[S, Owned]:
-        """All of it, in parts."""
+        """All of it, in parts by what `name` returns for the tags."""
         threads: dict[S, list[OwnedThread]] = {}
         crons: dict[S, list[OwnedCron]] = {}
         runs: dict[S, list[OwnedRun]] = {}
@@ -165,7 +165,7 @@ class Owned:
 
 
 def is_of(flow_run_id: str) -> Callable[[Tags], bool]:
-    """True of the tags of a flow run, and of its subflows in the same process."""
+    """A test that is true for tags of a flow run and of its subflows in the same process."""
     return lambda tags: flow_run_id in (tags.get(FLOW_RUN_ID), tags.get(ROOT_FLOW_RUN_ID))
 
 
@@ -179,9 +179,9 @@ async def find_owned(
     """The threads and crons of a flow run with its subflows, or of everything in one Prefect.
 
     Args:
-        deployment: Where.
-        flow_run_id: The flow run; exactly one of this and `api`.
-        api: The hash of a Prefect API, see `ownership.prefect_api`.
+        deployment: Where to search.
+        flow_run_id: The flow run. Give exactly one of this and `api`.
+        api: The hash of a Prefect API, see `ownership.owner.prefect_api`.
         deadline: The caller's.
 
     Raises:
@@ -237,7 +237,7 @@ async def _crons(deployment: Deployment, tags: Tags, deadline: Deadline) -> list
     except DeploymentError as error:
         if error.status_code not in _NO_CRONS:
             raise
-        # Where nobody may look for crons nobody could make one either.
+        # Where nobody may search for crons, nobody could create one either.
         get_logger("langgraph").debug("%s has no crons here (%d)", deployment.url, error.status_code)
         return []
     return [
@@ -269,27 +269,27 @@ def _time(value: Any) -> datetime | None:
 async def with_runs(
     deployment: Deployment, owned: Owned, owns: Callable[[Tags], bool], *, deadline: Deadline
 ) -> Owned:
-    """What was found, with the active runs and with which threads wait for a person.
+    """Complete what was found by the active runs and by the threads that wait for a person.
 
     Args:
-        deployment: Where.
+        deployment: Where to search.
         owned: From `find_owned`.
-        owns: Tells from a run's metadata whether the run is the owner's.
+        owns: Whether a run with this metadata is the owner's.
         deadline: The caller's.
     """
     tagged = {thread.thread_id: thread for thread in owned.threads}
-    places = {thread.target for thread in owned.threads} | {cron.thread_id for cron in owned.crons}
-    shared = sorted(place for place in places if place is not None and place not in tagged)
+    targets = {thread.target for thread in owned.threads} | {cron.thread_id for cron in owned.crons}
+    shared = sorted(target for target in targets if target is not None and target not in tagged)
     busy = [thread.thread_id for thread in owned.threads if thread.status == "busy"]
     busy += await busy_among(deployment, shared, deadline)
 
-    async def look(place: str) -> list[OwnedRun]:
+    async def active_on(thread_id: str) -> list[OwnedRun]:
         # A throw-away thread has few runs; a caller's may have a long history.
-        few = place in tagged and tagged[place].throw_away
+        few = thread_id in tagged and tagged[thread_id].throw_away
         parts = [None] if few else _ACTIVE
-        return [run for status in parts for run in await _runs(deployment, place, status, deadline)]
+        return [run for status in parts for run in await _runs(deployment, thread_id, status, deadline)]
 
-    found = await each(busy, look)
+    found = await each(busy, active_on)
     runs = list({run.run_id: run for part in found for run in part}.values())
     is_ours = _ours(owned, owns)
     ours = {run.run_id for run in runs if is_ours(run)}
@@ -307,7 +307,7 @@ async def with_runs(
 
 
 def _ours(owned: Owned, owns: Callable[[Tags], bool]) -> Callable[[OwnedRun], bool]:
-    """Tells our runs from those of others, by more than the tags: a run inherits its thread's."""
+    """A test for the owner's runs. Tags do not suffice: a run inherits those of its thread."""
     tagged = {thread.thread_id: thread for thread in owned.threads}
     led_to = {thread.leads_to for thread in owned.threads if thread.target is not None}
     crons = {cron.tags[KEY] for cron in owned.crons if KEY in cron.tags}
@@ -338,7 +338,7 @@ async def _runs(
             select=_RUN_FIELDS,
         )
     except NotFoundError:
-        return []  # deleted meanwhile, and its runs with it
+        return []  # deleted meanwhile, with its runs
     first = min((row["created_at"] for row in rows), default=None) if status is None else None
     return [
         OwnedRun(row["run_id"], thread_id, row.get("metadata") or {}, row["created_at"] == first)
@@ -348,7 +348,7 @@ async def _runs(
 
 
 async def busy_among(deployment: Deployment, ids: Sequence[str], deadline: Deadline) -> list[str]:
-    """Which of these threads have an active run; all of them where the server cannot be asked so."""
+    """Which of these threads have an active run; all of them where the server cannot filter by id."""
     busy: list[str] = []
     for start in range(0, len(ids), PAGE):
         page = ids[start : start + PAGE]
@@ -360,7 +360,7 @@ async def busy_among(deployment: Deployment, ids: Sequence[str], deadline: Deadl
 
 
 async def _waiting(deployment: Deployment, ids: Sequence[str], deadline: Deadline) -> frozenset[str]:
-    """Which of these interrupted threads wait for a person; the others were cancelled."""
+    """Which of these interrupted threads wait for a person; the runs of the others were cancelled."""
     waiting: set[str] = set()
     start = 0
     while start < len(ids):

@@ -10,16 +10,17 @@ SweepAction = Literal["release", "keep"]
 
 
 class SweepEntry(Model):
-    """What a sweep did, or with `dry_run` would do, about what one flow run left.
+    """What a sweep did, or with `dry_run` would do, with what one flow run left behind.
 
     Attributes:
         flow_run_id: The flow run.
-        flow_run_name: Its name, or None when it is gone from Prefect.
-        state: Prefect's name for its state, or None when it is gone.
-        url: The deployment.
+        flow_run_name: Its name, or None when Prefect does not know it any more.
+        state: Prefect's name for its state, or None when Prefect does not know it any more.
+        url: The deployment's address.
         action: "release" or "keep".
         reason: Why.
-        crons: Crons deleted, or with `dry_run` to delete; none when kept, as below.
+        crons: Crons deleted, or with `dry_run` to delete. This, `runs` and `threads` are empty with
+            "keep".
         runs: Active runs cancelled.
         threads: Throw-away threads deleted.
         waiting: Throw-away threads that stay because they wait for a person.
@@ -41,8 +42,8 @@ class SweepReport(Model):
     """What a sweep found and did.
 
     Attributes:
-        dry_run: True when nothing was touched.
-        grace_seconds: How long after its end a flow run's things were left alone.
+        dry_run: True when nothing was changed.
+        grace_seconds: How long after a flow run's end what it owns was left alone.
         entries: One per flow run and deployment.
         failures: What could not be done, and why.
 
@@ -58,12 +59,12 @@ class SweepReport(Model):
 
     @property
     def released(self) -> list[SweepEntry]:
-        """What was released, or would be."""
+        """The entries that were released, or would be."""
         return [entry for entry in self.entries if entry.action == "release"]
 
     @property
     def kept(self) -> list[SweepEntry]:
-        """What was left alone."""
+        """The entries that were left alone."""
         return [entry for entry in self.entries if entry.action == "keep"]
 
     @property

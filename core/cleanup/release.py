@@ -1,10 +1,10 @@
-"""Giving back what a flow run owns: crons deleted, active runs cancelled, throw-away threads deleted.
+"""Releasing what a flow run owns: crons deleted, active runs cancelled, throw-away threads deleted.
 
 Invariants:
 - A step that fails is reported, and the others go on. Every step ends by the deadline.
-- A thread with somebody else's active run stays, and so does one that waits for a person.
-- A thread whose run could not be stopped stays too, or nobody would find that run again.
-- All of it is safe to run twice, and beside another: what is gone already is fine.
+- A thread on which somebody else's run is active stays, and so does one that waits for a person.
+- A thread whose run could not be stopped stays too; without it nobody would find that run again.
+- A release is safe to repeat, and beside another one: what no longer exists counts as released.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from prefect_langgraph.cleanup.find import (
     with_runs,
 )
 from prefect_langgraph.errors import DeploymentError, NotFoundError
+from prefect_langgraph.logs import counted
 from prefect_langgraph.ownership.heartbeat import is_lease
 from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 from prefect_langgraph.transport.paging import PAGE, each
 
-SETTLE_SECONDS = 5.0
-"""How long cancelled runs get to stop before their threads are deleted under them."""
+STOP_SECONDS = 5.0
+"""How long cancelled runs may take to stop before their threads are deleted anyway."""
 
 ROUNDS = 3
-"""How often a release looks again for what came meanwhile."""
+"""How often a release searches for what was created meanwhile."""
 
-_SETTLE_EVERY_SECONDS = 0.2
+_STOP_CHECK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class ReleaseReport:
-    """What was given back and what was not; ids only.
+    """What was released and what was not; ids only.
 
     Attributes:
         crons: Deleted crons.
@@ -49,7 +50,7 @@ class ReleaseReport:
         threads: Deleted throw-away threads.
         unfinished: Active runs that were left alone, or could not be stopped.
         waiting: Throw-away threads that wait for a person, and stay.
-        kept: Other throw-away threads that stay.
+        remaining: Other throw-away threads that stay.
         failures: What could not be done, and why.
     """
 
@@ -58,21 +59,21 @@ class ReleaseReport:
     threads: tuple[str, ...] = ()
     unfinished: tuple[OwnedRun, ...] = ()
     waiting: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    remaining: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
     @property
-    def did(self) -> bool:
-        """True when something was given back."""
+    def did_something(self) -> bool:
+        """True when something was released."""
         return bool(self.crons or self.runs or self.threads)
 
     @property
     def outcome(self) -> str:
-        """`released`, or `incomplete` when a step failed or a run goes on."""
+        """`released`, or `incomplete` when a step failed or a run is still active."""
         return "incomplete" if self.failures or self.unfinished else "released"
 
     def then(self, later: ReleaseReport) -> ReleaseReport:
-        """Both as one: what stays is what stayed in the end."""
+        """This report and a later one together; what stays is taken from the later one."""
         return replace(
             later,
             crons=(*self.crons, *later.crons),
@@ -82,7 +83,7 @@ class ReleaseReport:
 
     def __str__(self) -> str:
         parts = [
-            f"{len(ids)} {word}{'' if len(ids) == 1 else 's'} {done}"
+            f"{counted(len(ids), word)} {done}"
             for ids, word, done in (
                 (self.crons, "cron", "deleted"),
                 (self.runs, "run", "cancelled"),
@@ -90,7 +91,7 @@ class ReleaseReport:
             )
             if ids
         ]
-        return ", ".join(parts) or "nothing to give back"
+        return ", ".join(parts) or "nothing to release"
 
 
 def sum_of(reports: Sequence[ReleaseReport]) -> ReleaseReport:
@@ -111,15 +112,15 @@ async def release_flow_run(
     keep_finished: bool = False,
     deadline: Deadline,
 ) -> ReleaseReport:
-    """Give back everything of a flow run on a deployment, and look again until nothing comes.
+    """Release everything that a flow run owns on a deployment, repeating until nothing new is found.
 
-    A cron may fire, and a request of a killed process may arrive, while this goes on.
+    Meanwhile a cron may fire, or a request of a killed process may arrive.
 
     Args:
-        deployment: Where.
+        deployment: Where to release.
         flow_run_id: The flow run; its subflows in the same process are part of it.
-        cancel_runs: False leaves active runs alone, with what leads to them.
-        keep_finished: True leaves what had ended, for a second execution to adopt.
+        cancel_runs: False leaves active runs alone, and the threads by which they are found.
+        keep_finished: True leaves finished runs' threads, for a second execution to adopt.
         deadline: The caller's.
     """
     owns = is_of(flow_run_id)
@@ -139,7 +140,7 @@ async def release_flow_run(
             deadline=deadline,
         )
         report = report.then(done)
-        if not done.did or done.failures:
+        if not done.did_something or done.failures:
             break
     return report
 
@@ -152,35 +153,35 @@ async def release_owned(
     keep_finished: bool = False,
     deadline: Deadline,
 ) -> ReleaseReport:
-    """Give back what was found, in steps of which each may fail by itself.
+    """Release what was found, in steps that may fail independently.
 
     Args:
-        deployment: Where.
+        deployment: Where to release.
         owned: From `with_runs`.
-        cancel_runs: False leaves active runs alone, with what leads to them.
-        keep_finished: True leaves what had ended, for a second execution to adopt.
+        cancel_runs: False leaves active runs alone, and the threads by which they are found.
+        keep_finished: True leaves finished runs' threads, for a second execution to adopt.
         deadline: The caller's.
     """
     stay = owned.foreign | owned.waiting
     removable = [t for t in owned.threads if t.throw_away and t.thread_id not in stay]
-    active = {place for run in owned.runs for place in run.found_by}
+    active = {mark for run in owned.runs for mark in run.found_by}
     ended = [
         thread.thread_id
         for thread in removable
         if thread.leads_to not in active and (not keep_finished or is_lease(thread.tags))
     ]
-    work = _Work(deployment, deadline)
+    work = _Release(deployment, deadline)
     await asyncio.gather(
         work.delete_crons([cron.cron_id for cron in owned.crons]),
         work.cancel_runs(owned.runs if cancel_runs else ()),
         work.delete_threads(ended),
     )
     unfinished = [run for run in owned.runs if run.run_id not in work.stopped]
-    left = {place for run in unfinished for place in run.found_by}
+    left = {mark for run in unfinished for mark in run.found_by}
     stopped = [t.thread_id for t in removable if t.leads_to in active and t.leads_to not in left]
-    await work.settle(stopped)
+    await work.wait_until_stopped(stopped)
     await work.delete_threads(stopped)
-    stayed = [
+    remaining = [
         thread.thread_id
         for thread in owned.threads
         if thread.throw_away and thread.thread_id not in work.deleted
@@ -190,14 +191,14 @@ async def release_owned(
         runs=tuple(run.run_id for run in owned.runs if run.run_id in work.stopped),
         threads=tuple(work.deleted),
         unfinished=tuple(unfinished),
-        waiting=tuple(thread for thread in stayed if thread in owned.waiting),
-        kept=tuple(thread for thread in stayed if thread not in owned.waiting),
+        waiting=tuple(thread for thread in remaining if thread in owned.waiting),
+        remaining=tuple(thread for thread in remaining if thread not in owned.waiting),
         failures=tuple(work.failures),
     )
 
 
-class _Work:
-    """The steps of one release, what they did and what they could not do."""
+class _Release:
+    """The steps of one release, what they did and what failed."""
 
     def __init__(self, deployment: Deployment, deadline: Deadline) -> None:
         self._deployment = deployment
@@ -242,30 +243,30 @@ class _Work:
         with contextlib.suppress(NotFoundError):
             await self._deployment.send(request, doing=doing, deadline=self._deadline)
 
-    async def settle(self, thread_ids: Sequence[str]) -> None:
-        """Give runs that were cancelled a moment to let go of their threads."""
+    async def wait_until_stopped(self, thread_ids: Sequence[str]) -> None:
+        """Give cancelled runs a moment to stop, so that their threads are idle when deleted."""
         left = self._deadline.remaining()
-        seconds = SETTLE_SECONDS if left is None else min(SETTLE_SECONDS, left)
+        seconds = STOP_SECONDS if left is None else min(STOP_SECONDS, left)
         deadline = Deadline.after(max(seconds, 0.001))
         try:
             async with asyncio.timeout(seconds):
-                # Nothing here can tell when the server is done, so it is asked.
+                # Only the server knows when they have stopped.
                 while await busy_among(self._deployment, thread_ids, deadline):  # noqa: ASYNC110
-                    await asyncio.sleep(_SETTLE_EVERY_SECONDS)
+                    await asyncio.sleep(_STOP_CHECK_SECONDS)
         except (DeploymentError, TimeoutError):
-            return  # their threads go under them: they are stopped as far as the server is concerned
+            return  # their threads are deleted anyway: the server has accepted the cancellation
 
     async def delete_threads(self, thread_ids: Sequence[str]) -> None:
         for start in range(0, len(thread_ids), PAGE):
             page = thread_ids[start : start + PAGE]
             if await self._step(
-                f"delete {len(page)} threads", self._deployment.part(Pruner).prune(page)
+                f"delete {counted(len(page), 'thread')}", self._deployment.part(Pruner).prune(page)
             ):
                 self.deleted |= dict.fromkeys(page)
 
 
 def why(doing: str, error: Exception, deadline: Deadline) -> str:
-    """A failure in a sentence, without inputs or secrets."""
+    """A failure as a sentence, without inputs or secrets."""
     if isinstance(error, DeploymentError):
         return error.message
     return f"Could not {doing}: not done within max_wait_seconds={deadline.max_wait_seconds or 0:g}."

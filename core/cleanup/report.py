@@ -1,8 +1,8 @@
-"""What Prefect hears of releases: events for automations, lines in a flow run's log.
+"""How Prefect learns of releases: events for automations, lines in a flow run's log.
 
 Invariants:
-- What an automation may ask for is a label of the event's resource: triggers see no payload.
-- Ids, counts and outcomes only: no input, no value.
+- Everything that an automation may match is a label of the event's resource: triggers see no payload.
+- Only ids, counts and outcomes are reported: no input, no value.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FLOW_RUN_RELEASED = "langgraph.flow-run.released"
 SWEEP_ENDED = "langgraph.sweep.ended"
 
 NAMED = 20
-"""How many ids a log line names, and an event of each kind."""
+"""At most this many ids are in a log line, and of each kind in an event."""
 
 
-def released(flow_run_id: UUID | str, flow_run_name: str | None, report: ReleaseReport) -> None:
-    """A flow run's things were given back, or not all of them."""
+def emit_released(flow_run_id: UUID | str, flow_run_name: str | None, report: ReleaseReport) -> None:
+    """Emit the event that what a flow run owned was released, or not all of it."""
     emit_event(
         FLOW_RUN_RELEASED,
         resource={
@@ -32,7 +32,7 @@ def released(flow_run_id: UUID | str, flow_run_name: str | None, report: Release
             "prefect.resource.name": flow_run_name or str(flow_run_id),
             "langgraph.release.outcome": report.outcome,
         },
-        # Said and not left to Prefect: after a kill a hook runs outside of the flow run.
+        # Prefect would not add the flow run by itself: after a kill a hook runs outside of it.
         related=[
             {
                 "prefect.resource.id": f"prefect.flow-run.{flow_run_id}",
@@ -59,15 +59,15 @@ def released(flow_run_id: UUID | str, flow_run_name: str | None, report: Release
 
 
 def log_release(
-    logger: LoggerOrAdapter, place: str, report: ReleaseReport, *, cancel_runs: bool
+    logger: LoggerOrAdapter, deployment: str, report: ReleaseReport, *, cancel_runs: bool
 ) -> None:
-    """Say in a flow run's log what was given back on a deployment, and what was not."""
-    logger.info("LangGraph (%s): %s", place, report)
+    """Log what was released on a deployment, and what was not."""
+    logger.info("LangGraph (%s): %s", deployment, report)
     if report.unfinished:
         logger.warning(
             "LangGraph (%s): %s %s: %s. The sweep cancels them after its grace period; "
             "cancel_unfinished=True does so at once, detached=True leaves a run alone for good.",
-            place,
+            deployment,
             counted(len(report.unfinished), "active run"),
             "could not be cancelled" if cancel_runs else "left running",
             some([str(run) for run in report.unfinished]),
@@ -75,18 +75,18 @@ def log_release(
     if report.waiting:
         logger.info(
             "LangGraph (%s): %s left for a person to answer: %s",
-            place,
+            deployment,
             counted(len(report.waiting), "thread"),
             some(report.waiting),
         )
     for failure in report.failures[:NAMED]:
-        logger.error("LangGraph (%s): %s The sweep tries again.", place, failure)
+        logger.error("LangGraph (%s): %s The sweep tries again.", deployment, failure)
     if len(report.failures) > NAMED:
         more = counted(len(report.failures) - NAMED, "more failure")
-        logger.error("LangGraph (%s): and %s", place, more)
+        logger.error("LangGraph (%s): and %s", deployment, more)
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of many names."""
+    """The first of many names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

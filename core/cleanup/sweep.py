@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect_langgraph.cleanup.find import Owned, OwnedThread, Tags, find_owned, with_runs
 from prefect_langgraph.cleanup.models import SweepEntry
 from prefect_langgraph.cleanup.release import ReleaseReport, release_owned
-from prefect_langgraph.cleanup.verdict import FlowRunFacts, LeaseFacts, Left, Verdict, judge
+from prefect_langgraph.cleanup.verdict import FlowRunFacts, HeartbeatFacts, Left, Verdict, judge
 from prefect_langgraph.ownership.heartbeat import LEASE_ATTEMPT, LEASE_SECONDS, is_lease
 from prefect_langgraph.ownership.tags import FLOW_RUN_ID, ROOT_FLOW_RUN_ID
 from prefect_langgraph.transport.deadline import Deadline
@@ -38,10 +38,10 @@ class Policy:
     """How a sweep decides.
 
     Attributes:
-        api: The hash of the Prefect whose things are swept.
-        grace_seconds: How long since its end a flow run's things are left alone.
+        api: The hash of the Prefect API whose flow runs are swept.
+        grace_seconds: How long after a flow run's end what it owns is left alone.
         waiting_grace_seconds: The same for threads that wait for a person; None keeps them.
-        dry_run: True touches nothing.
+        dry_run: True changes nothing.
     """
 
     api: str
@@ -64,14 +64,14 @@ async def sweep_deployment(
     """
     everything = await find_owned(deployment, api=policy.api, deadline=deadline)
     everything = everything.where(lambda tags: FLOW_RUN_ID in tags)
-    lefts, leases = _lefts(everything), _leases(everything.threads)
+    lefts, heartbeats = _lefts(everything), _heartbeats(everything.threads)
     asked = {name for left in lefts for name in (left.flow_run_id, left.root_id) if name}
     known = await flow_runs(sorted(asked))
     now = datetime.now(UTC)
 
     def decide(grace_seconds: float) -> dict[str, Verdict]:
         return {
-            left.flow_run_id: judge(left, known, leases, now=now, grace_seconds=grace_seconds)
+            left.flow_run_id: judge(left, known, heartbeats, now=now, grace_seconds=grace_seconds)
             for left in lefts
         }
 
@@ -81,7 +81,8 @@ async def sweep_deployment(
 
     verdicts = decide(policy.grace_seconds)
     over = partial(releases, verdicts)
-    mine = _settled(everything.where(over), now - timedelta(seconds=policy.grace_seconds))
+    unchanged_since = now - timedelta(seconds=policy.grace_seconds)
+    mine = _without_recent(everything.where(over), unchanged_since)
     mine = await with_runs(deployment, mine, over, deadline=deadline)
     if policy.waiting_grace_seconds is not None:
         long_over = partial(releases, decide(policy.waiting_grace_seconds))
@@ -106,8 +107,8 @@ async def sweep_deployment(
     return entries, list(report.failures)
 
 
-def _settled(owned: Owned, since: datetime) -> Owned:
-    """Without finished threads that changed lately: somebody may be about to read what came of them."""
+def _without_recent(owned: Owned, since: datetime) -> Owned:
+    """Leave out finished threads that changed recently: somebody may be about to read their results."""
     return replace(
         owned,
         threads=tuple(
@@ -133,9 +134,9 @@ def _lefts(owned: Owned) -> list[Left]:
     return [Left(name, roots[name], newest[name]) for name in sorted(newest)]
 
 
-def _leases(threads: Iterable[OwnedThread]) -> list[LeaseFacts]:
+def _heartbeats(threads: Iterable[OwnedThread]) -> list[HeartbeatFacts]:
     return [
-        LeaseFacts(
+        HeartbeatFacts(
             flow_run_id=thread.tags[FLOW_RUN_ID],
             attempt=int(thread.tags[LEASE_ATTEMPT]),
             seconds=float(thread.tags[LEASE_SECONDS]),
@@ -187,7 +188,7 @@ def _entry(
 
 
 async def flow_runs(ids: Sequence[str]) -> dict[str, FlowRunFacts | None]:
-    """What Prefect says about flow runs; None for one that it does not know.
+    """What Prefect says about flow runs; None for a flow run that it does not know.
 
     Raises:
         PrefectException: Prefect could not be asked.
@@ -196,7 +197,7 @@ async def flow_runs(ids: Sequence[str]) -> dict[str, FlowRunFacts | None]:
     async with get_client() as client:
         for start in range(0, len(ids), _PAGE):
             found |= await _page(client, ids[start : start + _PAGE])
-        # A page may be shorter than asked for, by a server's own limit. Alone, each is answered for.
+        # A server's own limit may shorten a page. Asked for alone, each flow run gets its answer.
         missing = [name for name in ids if name not in found]
         alone = await each(missing, lambda name: _alone(client, name))
     return found | dict(zip(missing, alone, strict=True))
@@ -226,7 +227,7 @@ async def _running_since(client: PrefectClient, row: FlowRun) -> datetime | None
         return None
     if state.type is StateType.RUNNING:
         return state.timestamp
-    # It was running before somebody wanted it cancelled.
+    # It was running before somebody cancelled it.
     states = await client.read_flow_run_states(row.id)
     return max((one.timestamp for one in states if one.type is StateType.RUNNING), default=None)
 

@@ -1,11 +1,12 @@
-"""Which flow runs' things a sweep may release. Pure: `now` is passed in.
+"""Whether a sweep may release what a flow run left behind. Pure: `now` is passed in.
 
 Invariants:
-- Only what Prefect surely says is a reason to release: ended, or not found when asked for by itself. A
-  flow run that Prefect calls running is dead only when its process showed signs of life since it is
-  running, and then stopped. An older sign of life is of another execution and says nothing: between the
-  two the flow run was suspended, rescheduled or retried, and its process is another one.
-- What a subflow left waits for the flow run around it, which may execute the subflow again.
+- Only a certain answer of Prefect's is a reason to release: the flow run has ended, or was not found
+  when Prefect was asked for it alone. A flow run that Prefect calls running counts as dead only if its
+  process sent heartbeats in this execution and then stopped. An older heartbeat belongs to another
+  execution and proves nothing: since then the flow run was suspended, rescheduled or retried, and has
+  another process.
+- What a subflow left is kept until its parent flow run has ended, which may execute the subflow again.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class FlowRunFacts:
         name: Its name.
         state: The name of its state.
         ended: True in a final state.
-        ended_at: Since when, or None when Prefect does not say.
-        active: True when a process is at work on it, as far as Prefect knows.
-        attempt: Which attempt it is in. A resumed flow run is in the attempt that was suspended.
+        ended_at: When it ended, or None when Prefect does not say.
+        active: True when a process executes it, as far as Prefect knows.
+        attempt: The number of its attempt. A resumed flow run is in the attempt that was suspended.
         running_since: When its present execution began, or None when Prefect does not say.
     """
 
@@ -41,8 +42,15 @@ class FlowRunFacts:
 
 
 @dataclass(frozen=True)
-class LeaseFacts:
-    """A lease that a flow run's process keeps, or kept."""
+class HeartbeatFacts:
+    """The newest heartbeat of a flow run's process.
+
+    Attributes:
+        flow_run_id: The flow run.
+        attempt: The attempt that the process executes.
+        seconds: How long the process counts as alive after a heartbeat.
+        touched_at: When the heartbeat came, by the deployment's clock.
+    """
 
     flow_run_id: str
     attempt: int
@@ -51,18 +59,18 @@ class LeaseFacts:
 
     @property
     def ends_at(self) -> datetime | None:
-        """When it ends without another sign of life."""
+        """Until when the process counts as alive if no other heartbeat comes."""
         return None if self.touched_at is None else self.touched_at + timedelta(seconds=self.seconds)
 
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of one flow run.
+    """What one flow run left behind.
 
     Attributes:
         flow_run_id: The flow run of the tags.
-        root_id: The flow run around it in the same process, or None.
-        touched_at: When the newest of it changed, by the deployment's clock.
+        root_id: The parent flow run in the same process, or None.
+        touched_at: When any of it changed last, by the deployment's clock.
     """
 
     flow_run_id: str
@@ -79,22 +87,27 @@ class Verdict:
 
 
 Known = Mapping[str, FlowRunFacts | None]
-"""By flow run; None for one that Prefect does not know."""
+"""Facts by flow run id; None for a flow run that Prefect does not know."""
 
 
 def judge(
-    left: Left, known: Known, leases: Iterable[LeaseFacts], *, now: datetime, grace_seconds: float
+    left: Left,
+    known: Known,
+    heartbeats: Iterable[HeartbeatFacts],
+    *,
+    now: datetime,
+    grace_seconds: float,
 ) -> Verdict:
-    """Whether what is left of a flow run is to be released.
+    """Whether to release what a flow run left behind.
 
     Args:
-        left: What is left.
-        known: What Prefect says about the flow run and the one around it.
-        leases: All leases of both.
+        left: What it left.
+        known: What Prefect says about the flow run and its parent.
+        heartbeats: All heartbeats of both.
         now: The time.
-        grace_seconds: How long since the end is too short.
+        grace_seconds: How long what it left is kept after the end.
     """
-    leases = list(leases)
+    heartbeats = list(heartbeats)
     ends: list[tuple[datetime | None, str]] = []
     for flow_run_id in dict.fromkeys(filter(None, (left.root_id, left.flow_run_id))):
         whose = "" if flow_run_id == left.flow_run_id else f"the flow run around it, {flow_run_id}, "
@@ -104,9 +117,9 @@ def judge(
         elif facts.ended:
             ends.append((facts.ended_at, f"{whose}is {facts.state}"))
         else:
-            died = _died_at(flow_run_id, facts, leases, now)
+            died = _died_at(flow_run_id, facts, heartbeats, now)
             if died is not None and whose:
-                # A subflow runs in the process of the flow run around it.
+                # A subflow runs in the process of its parent flow run.
                 return _after_grace(
                     died, f"the process of {whose}gave no sign of life", now, grace_seconds
                 )
@@ -120,18 +133,18 @@ def judge(
 
 
 def _died_at(
-    flow_run_id: str, facts: FlowRunFacts, leases: Iterable[LeaseFacts], now: datetime
+    flow_run_id: str, facts: FlowRunFacts, heartbeats: Iterable[HeartbeatFacts], now: datetime
 ) -> datetime | None:
-    """When the last lease of this execution ended; None when one lives or there is none."""
+    """When the process of this execution died; None if it lives or never sent a heartbeat."""
     since = facts.running_since
     if not facts.active or since is None:
         return None
     ends = [
-        lease.ends_at
-        for lease in leases
-        if lease.flow_run_id == flow_run_id
-        and lease.attempt == facts.attempt
-        and (lease.touched_at is None or lease.touched_at >= since)
+        heartbeat.ends_at
+        for heartbeat in heartbeats
+        if heartbeat.flow_run_id == flow_run_id
+        and heartbeat.attempt == facts.attempt
+        and (heartbeat.touched_at is None or heartbeat.touched_at >= since)
     ]
     known = [end for end in ends if end is not None]
     return max(known) if known and len(known) == len(ends) and max(known) < now else None

@@ -19,7 +19,7 @@ from prefect.events import emit_event
 
 from prefect_langgraph.cleanup.find import find_owned, find_threads
 from prefect_langgraph.cleanup.release import release_flow_run
-from prefect_langgraph.cleanup.report import released
+from prefect_langgraph.cleanup.report import emit_released
 from prefect_langgraph.cleanup.sweep import flow_runs
 from prefect_langgraph.cleanup.verdict import FlowRunFacts
 from prefect_langgraph.errors import LangGraphError
@@ -231,7 +231,7 @@ class Resumer:
             report = await release_flow_run(
                 deployment, flow_run_id, cancel_runs=True, deadline=deadline
             )
-            released(flow_run_id, facts.name if facts is not None else None, report)
+            emit_released(flow_run_id, facts.name if facts is not None else None, report)
             self._failures += report.failures
             reason = f"{reason}: {report}"
         return ResumeEntry(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from prefect_langgraph.cleanup.verdict import FlowRunFacts, LeaseFacts, Left, Verdict, judge
+from prefect_langgraph.cleanup.verdict import FlowRunFacts, HeartbeatFacts, Left, Verdict, judge
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -31,13 +31,13 @@ RUNNING = facts("Running", active=True)
 COMPLETED = facts("Completed", ended_at=ago(3600))
 
 
-def lease(touched: float, *, of: str = "own", attempt: int = 1, seconds: float = 120) -> LeaseFacts:
-    return LeaseFacts(of, attempt, seconds, ago(touched))
+def lease(touched: float, *, of: str = "own", attempt: int = 1, seconds: float = 120) -> HeartbeatFacts:
+    return HeartbeatFacts(of, attempt, seconds, ago(touched))
 
 
 def judged(
     own: FlowRunFacts | None,
-    *leases: LeaseFacts,
+    *leases: HeartbeatFacts,
     root: FlowRunFacts | str | None = "no root",
     touched: datetime | None = None,
 ) -> Verdict:
@@ -114,7 +114,7 @@ def test_lease_says_nothing_of_a_flow_run_that_waits_to_go_on() -> None:
 
 
 def test_lease_that_the_server_does_not_date_says_nothing() -> None:
-    undated = LeaseFacts("own", 1, 120, None)
+    undated = HeartbeatFacts("own", 1, 120, None)
     assert judged(RUNNING, undated, lease(5000)).action == "keep"
 
 
