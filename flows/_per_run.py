@@ -1,9 +1,9 @@
-"""A fan-out with a Prefect task run for every run, for those who want to see each in the UI.
+"""A fan-out with a Prefect task run for every run, to show each in Prefect's UI.
 
-The task runs are `fan_out_run`; they get the number of their input and nothing of it. They only show:
-starting, waiting and what follows from a failure are the fan-out's, as they are without task runs. A
-task run begins when its run was started and ends as its run does. So they are threads of the fan-out's
-own process, whatever task runner the flow has.
+The task runs are `fan_out_run`; their parameter is the number of an input and not the input. They only
+show runs: the fan-out starts them, waits for them and handles failures, as it does without task runs. A
+task run begins when its run was started and ends as its run does. So they are OS threads of the
+fan-out's own process, whatever task runner the flow has.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prefect_langgraph.transport.loop import io_loop
 _parts: dict[str, PerRunTasks] = {}
 
 CLOSE_SECONDS = 20.0
-"""How long a fan-out that was cancelled waits for its task runs to say so."""
+"""How long a fan-out that was cancelled waits for its task runs to end."""
 
 
 class PerRunTasks:
@@ -48,7 +48,7 @@ class PerRunTasks:
 
     async def __aenter__(self) -> Self:
         _parts[self._name] = self
-        # Submitting blocks; the flow run comes along in the context.
+        # Submitting blocks, so it has an OS thread, which inherits the flow run's context.
         self._submitting = asyncio.create_task(
             asyncio.to_thread(_submit_and_wait, self._name, self._numbers)
         )
@@ -73,18 +73,18 @@ class PerRunTasks:
             del _parts[self._name]
 
     def started(self, items: Sequence[Item]) -> None:
-        """Make the task runs of runs that were started or adopted."""
+        """Create the task runs of runs that were started or adopted."""
         for item in items:
             self._end_of(item.index)
 
     def ended(self, index: int, result: RunResult) -> None:
-        """Let a task run end as its run did; one that was never started gets its task run here."""
+        """End a task run as its run did; a run that was never started gets its task run here."""
         end = self._end_of(index)
         if not end.done():
             end.set_result(result)
 
-    def settle(self, results: FanOutResult) -> None:
-        """Let those end that the fan-out gave up waiting for."""
+    def end_remaining(self, results: FanOutResult) -> None:
+        """End the task runs of runs that ended after the fan-out had stopped waiting for them."""
         for index, end in self._ends.items():
             if not end.done() and results[index].status.ended:
                 end.set_result(results[index])
@@ -92,7 +92,7 @@ class PerRunTasks:
     def _end_of(self, index: int) -> asyncio.Future[RunResult]:
         if index not in self._ends:
             end = self._ends[index] = asyncio.get_running_loop().create_future()
-            # Read: its task run may be gone by then.
+            # Retrieve the exception, since the task run may have ended before.
             end.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._numbers.put(index)
         return self._ends[index]
@@ -118,7 +118,7 @@ def _submit_and_wait(name: str, numbers: queue.SimpleQueue[int | None]) -> None:
 
 
 def _threads() -> AbstractContextManager[ThreadPoolTaskRunner[Any]]:
-    """The flow's task runner, or one like it: in other processes nothing is known of the runs."""
+    """The flow's task runner if it uses OS threads, or one that does: other processes know no runs."""
     flow = FlowRunContext.get()
     runner = flow.task_runner if flow is not None else None
     if isinstance(runner, ThreadPoolTaskRunner):
@@ -140,5 +140,5 @@ def _run_name() -> str:
 
 @langgraph_task("fan_out_run", run_name=_run_name)
 def fan_out_run(part: str, index: int) -> Any:
-    """Show one run of a fan-out; made by `fan_out(per_run_tasks=True)` and of no use elsewhere."""
+    """Show one run of a fan-out; only for `fan_out(per_run_tasks=True)`."""
     return io_loop().run(_one, part, index)

@@ -1,4 +1,4 @@
-"""A cron for a while: run an assistant on a schedule, collect, clean up, report."""
+"""`cron_window`: run an assistant on a schedule for a while, collect the results, clean up, report."""
 
 # No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
@@ -37,39 +37,39 @@ def cron_window(
     context: dict[str, Any] | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> FanOutResult:
-    """Run an assistant on a schedule for a while, and return what its runs came to.
+    """Run an assistant on a schedule for a while, and return the results of its runs.
 
     A Deploy cron is created for the window and deleted at its end, however the flow run ends. Runs
-    that are still on their way when the time is over are waited for; when there are `max_results`,
-    those that are still on their way are cancelled. Threads are given back with their results, and a
-    table artifact shows every firing. A flow run that is executed again goes on with the cron of the
-    first execution, for the whole duration.
+    that are still active when the time is over are waited for; once there are `max_results`, active
+    runs are cancelled. Threads are released after their results were read, and a table artifact shows
+    every firing. A flow run that is executed again goes on with the cron of the first execution, for
+    the whole duration.
 
     Args:
         assistant_id: The assistant's id or the graph's name.
         schedule: A cron string.
         duration: How long, such as "PT2H" (ISO 8601) or "02:00:00"; in code also a number of seconds.
         input: The graph's input, as JSON.
-        timezone: An IANA name. None is UTC.
-        allow_seconds: Says that the sixth field means seconds, as the server reads it.
+        timezone: An IANA name. None: UTC.
+        allow_seconds: True if the sixth field of the cron string means seconds, as the server reads it.
         thread_id: The thread all runs go to; a firing that finds it busy is skipped. None gives each
             firing a thread of its own.
-        max_results: So many results end the window early. None is no number.
-        max_wait_seconds: How long runs that are on their way at the end are waited for before they are
-            cancelled. None is unlimited.
-        lease: As in `create_cron`: so long after its process was lost the cron stops by itself.
+        max_results: This many results end the window early. None: no limit.
+        max_wait_seconds: How long runs that are active at the end are waited for before they are
+            cancelled. None: no limit.
+        lease: As in `create_cron`: the cron stops by itself this long after its process was lost.
         credentials: A saved block's name, or None for the block named `default`. A block works too:
             picked in the UI, or in a flow that is called.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: The configuration of its runs, as in the SDK.
+        context: The static context of its runs, as in the SDK.
         metadata: For the cron and its runs, beside this package's own tags.
 
     Returns:
-        The results in order of the firings, whatever became of the runs; a few more than
-        `max_results` when several ended together.
+        The results in order of the firings, however the runs ended; a few more than `max_results` when
+        several ended together.
 
     Raises:
-        ScheduleError: No Deploy cron says the schedule.
+        ScheduleError: The schedule cannot be expressed as a Deploy cron.
         DeploymentError: The deployment refused the request or could not be asked.
 
     Example:
@@ -103,7 +103,7 @@ def cron_window(
     result = window.results
     counts = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
     fired = f"{counted(len(result), 'firing')} of {assistant_id} on {schedule!r}"
-    said = f"{fired}: {counts}" if counts else fired
-    run_logger().info("%s", said)
-    io_loop().run(publish_table, table_key("langgraph-cron-window"), rows_of(result), said)
+    summary = f"{fired}: {counts}" if counts else fired
+    run_logger().info("%s", summary)
+    io_loop().run(publish_table, table_key("langgraph-cron-window"), rows_of(result), summary)
     return result

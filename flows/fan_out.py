@@ -1,4 +1,4 @@
-"""Thousands of runs from one flow, with a report of what became of each."""
+"""`fan_out`: thousands of runs from one flow, with a report of how each ended."""
 
 # No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
@@ -43,14 +43,14 @@ from prefect_langgraph.transport.loop import io_loop
 
 _FLUSH_SECONDS = 1.0
 MAX_IN_FLIGHT = 1000
-"""The default bound: a server slows down as runs pile up in its queue."""
+"""The default limit: a server slows down as runs pile up in its queue."""
 RELEASE_SECONDS = 600.0
 """Deleting 10,000 threads takes the development server some minutes; a deployment is faster."""
 
 
 @dataclass
 class _Plan:
-    """What a fan-out is to do, checked before anything is sent."""
+    """The checked arguments of a fan-out, before anything is sent."""
 
     assistant: str
     requests: list[RunRequest]
@@ -67,7 +67,7 @@ class _Plan:
 
 
 def _tolerated(max_failures: float | None, total: int) -> int:
-    """How many failures are put up with: a number as it is, a fraction of the whole."""
+    """How many failures are tolerated: a number as it is, a fraction of the whole."""
     if max_failures is None:
         return 0
     if isinstance(max_failures, bool) or max_failures < 0:
@@ -79,7 +79,7 @@ def _tolerated(max_failures: float | None, total: int) -> int:
             raise InvalidRequestError(
                 f"max_failures={max_failures!r}: a fraction is below 1, and a number of runs is an int."
             )
-        # Of a fraction that is no binary one, such as 0.29 of 100, nothing may get lost.
+        # Rounding must not lose a failure: as a float, 0.29 * 100 is a little less than 29.
         return math.floor(max_failures * total + 1e-9)
     return max_failures
 
@@ -94,7 +94,7 @@ def _items(inputs: Sequence[Any], as_items: bool) -> list[Any]:
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, part["loc"])) or "it" for part in error.errors())
             raise InvalidRequestError(
-                f"input {index} is no RunItem ({fields}); its fields are "
+                f"input {index} is not a RunItem ({fields}). The fields of a RunItem are "
                 f"{', '.join(RunItem.model_fields)}."
             ) from None
     return found
@@ -162,7 +162,7 @@ def _check_wait(wait: WaitBy, stay_seconds: float, on_failure: OnFailure, per_ru
     check_stay(stay_seconds)
     if wait == "suspend" and per_run_tasks:
         raise InvalidRequestError(
-            "wait='suspend' and per_run_tasks=True exclude each other: a task run is of a process, and "
+            "wait='suspend' and per_run_tasks=True exclude each other: a task run needs a process, and "
             "a suspended flow run has none."
         )
     if wait == "suspend" and on_failure == "fail_fast":
@@ -173,7 +173,7 @@ def _check_wait(wait: WaitBy, stay_seconds: float, on_failure: OnFailure, per_ru
 
 
 class _Watch:
-    """What is shown and written while a fan-out goes on."""
+    """Shows and writes what happens during a fan-out."""
 
     def __init__(self, plan: _Plan, context: Context) -> None:
         self._plan = plan
@@ -212,13 +212,13 @@ class _Watch:
         try:
             await asyncio.to_thread(self._plan.file.flush)
         except OSError as error:
-            # Nothing is lost yet: the file is written whole at the end, and then it counts.
+            # Nothing is lost yet: the file is written whole at the end, and only an error there counts.
             self._context.logger.warning(
                 "%s could not be written to (%s)", self._plan.file.path, type(error).__name__
             )
 
     def ended_in_total(self) -> None:
-        """Tell that the fan-out is over, whether every run has ended or not."""
+        """Emit the event that the fan-out is over, even if not every run has ended."""
         self.events.fan_out_ended(seconds=time.monotonic() - self._began)
 
     async def report(self, result: FanOutResult) -> None:
@@ -228,7 +228,7 @@ class _Watch:
             await asyncio.to_thread(plan.file.finish, result)
         counts = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
         self._context.logger.info("Fan-out of %d runs ended: %s", len(result), counts or "no runs")
-        # Only the threads of these stay, so only they have a page to go to.
+        # Only these runs keep their threads, so only they have a page to link to.
         waiting = {item.handle.run_id for item in result if item.status is RunStatus.INTERRUPTED}
         markdown = fan_out_report(
             result,
@@ -255,7 +255,7 @@ class _Watch:
 
 
 def _studio_link(handle: RunHandle) -> str | None:
-    """Where a person can answer a run that waits for one."""
+    """The page where a person can answer a run that waits for an answer."""
     if not handle.run_id:
         return None
     asked = urlencode({"baseUrl": handle.url, "threadId": handle.thread_id})
@@ -281,7 +281,7 @@ async def _suspend(
 
 
 async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> FanOutResult:
-    """Run what has no success yet; the results are in the order of the inputs."""
+    """Run the inputs without a success so far; the results are in the order of the inputs."""
     if plan.file is not None:
         connection = context.deployment.connection
         plan.known = await asyncio.to_thread(
@@ -300,7 +300,7 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
         operation="fan_out",
         deadline=plan.deadline,
         max_in_flight=plan.max_in_flight,
-        # The policy is applied to the whole at the end; here failures only stop what is to fail fast.
+        # The policy is applied to all results at the end; only "fail_fast" stops at failures here.
         stop_after=plan.tolerated + 1 if plan.on_failure == "fail_fast" else None,
         known=plan.known,
         on_started=watch.started,
@@ -318,15 +318,15 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
                 )
             result = await engine.run(on_timeout=plan.on_timeout)
             if watch.tasks is not None:
-                watch.tasks.settle(result)
+                watch.tasks.end_remaining(result)
     except Pause:
-        suspended = True  # it goes on in another process
+        suspended = True  # the fan-out goes on in another process
         raise
     finally:
         writer.cancel()
         await asyncio.wait([writer])
-        # Also when it is cancelled: what succeeded need not be paid again, and who waits for its end
-        # is told.
+        # Also after a cancellation: successes need not be paid for again, and an automation that waits
+        # for the end learns of it.
         if not suspended:
             watch.ended_in_total()
         await watch.flush()
@@ -387,17 +387,17 @@ def fan_out(
     wait: WaitBy = "process",
     stay_seconds: float = STAY_SECONDS,
 ) -> FanOutResult:
-    """Run an assistant on many inputs and report what became of each.
+    """Run an assistant on many inputs and report how each run ended.
 
     Runs are started a few hundred per request and waited for together. Prefect's UI shows progress
-    while it goes on, and a report at the end. A flow run that is executed again adopts what the first
-    execution started, except what failed. A cancelled flow run cancels its runs. `afan_out` is the
-    asynchronous twin.
+    meanwhile, and a report at the end. A flow run that is executed again adopts the runs that the first
+    execution started, except those that failed. A cancelled flow run cancels its runs. `afan_out` is
+    the asynchronous twin.
 
     Args:
         assistant_id: The assistant's id or the graph's name; None when every item names its own.
-        inputs: One per run, as JSON; or give `input_path`, as more than 512 KB need: Prefect stores
-            the parameters.
+        inputs: One per run, as JSON. Prefect stores parameters of at most 512 KB; for more inputs give
+            `input_path`.
         credentials: A saved block's name, or None for the block named `default`. A block works too:
             picked in the UI, or in a flow that is called.
         input_path: A path or URL, read through fsspec, of a JSON Lines file with one input per line.
@@ -407,20 +407,20 @@ def fan_out(
             stay in the file, behind those of this call.
         rerun: True skips nothing: all inputs run again, and their results in the file are replaced.
         items: True reads each input as a `RunItem` with input, assistant_id, config, context, metadata.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: The configuration of each run, as in the SDK.
+        context: The static context of each run, as in the SDK.
         metadata: For each run, beside this package's own tags.
         on_failure: "raise" waits for all, then raises; "fail_fast" cancels the rest as soon as too
             many have failed; "collect" returns the results whatever they are.
-        max_failures: How many failures are put up with before `on_failure` counts them: a number of
-            runs, or a fraction below 1. None is not one.
-        max_in_flight: At most so many on the server at once. None is unlimited.
-        max_wait_seconds: Wall clock for all of it. None is unlimited.
-        on_timeout: "cancel" what has not ended when the time has passed, or "leave" it.
-        per_run_tasks: True makes a Prefect task run for each run, at Prefect's price of one.
-        wait: "suspend" gives the process back while the last runs go on, once all are started; see
+        max_failures: How many failures are tolerated before `on_failure` applies: a number of runs, or
+            a fraction below 1. None: not one.
+        max_in_flight: At most this many runs on the server at once. None: no limit.
+        max_wait_seconds: Wall clock for the whole fan-out. None: no limit.
+        on_timeout: "cancel" the runs that have not ended when the time has passed, or "leave" them.
+        per_run_tasks: True creates a Prefect task run for each run, and costs as much as those do.
+        wait: "suspend" frees the process while the last runs go on, once all are started; see
             `suspend_until_ended`. "process" stays.
-        stay_seconds: How long it stays in its process before it suspends.
+        stay_seconds: How long the flow run stays in its process before it suspends.
 
     Returns:
         One `RunResult` per input, in their order.

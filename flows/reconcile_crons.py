@@ -1,4 +1,4 @@
-"""Crons as desired state, as a flow to deploy."""
+"""`reconcile_crons_flow`: crons as desired state, as a flow to deploy."""
 
 # No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
@@ -25,15 +25,15 @@ def reconcile_crons_flow(
     dry_run: bool = False,
     credentials: LangGraphCredentials | str | None = None,
 ) -> CronPlan:
-    """Make an owner's crons on the deployment what a file or a list says they should be.
+    """Make an owner's crons on the deployment match a file or a list.
 
     `prefect.yaml` deploys this flow with `examples/crons.yaml`. Safe to run again, on a schedule or
-    after each merge: what is as it should be is left alone. See `reconcile_crons` for what happens.
+    after each merge: a cron that matches already is left alone. See `reconcile_crons` for what happens.
 
     Args:
         specs: The path of a YAML or JSON file, or a list of objects with the fields of `CronSpec`.
-        owner: Whose crons these are. None takes the file's.
-        prune: False leaves crons of the owner's that are not in `specs`.
+        owner: The owner of the crons. None: the owner that the file names.
+        prune: False leaves the owner's crons that are not in `specs`.
         dry_run: True changes nothing and shows the plan.
         credentials: A saved block's name, or None for the block named `default`. A block works too:
             picked in the UI, or in a flow that is called.
@@ -42,8 +42,8 @@ def reconcile_crons_flow(
         What was done, or would be; also a table artifact of the flow run.
 
     Raises:
-        ScheduleError: Schedules that no Deploy cron says; nothing was changed.
-        InvalidRequestError: Specifications that are wrong otherwise; nothing was changed.
+        ScheduleError: Schedules cannot be expressed as Deploy crons; nothing was changed.
+        InvalidRequestError: Specifications are invalid otherwise; nothing was changed.
         DeploymentError: A change failed; the others were made.
 
     Example:

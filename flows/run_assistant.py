@@ -1,4 +1,4 @@
-"""A saved assistant as a flow to deploy: the block says what runs, whoever runs it gives the input."""
+"""`run_assistant`: a saved assistant as a flow to deploy; its caller gives only the input."""
 
 # No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
@@ -32,7 +32,7 @@ async def _load(assistant: str) -> LangGraphAssistant:
         return await LangGraphAssistant.aload(assistant)
     except ValueError as error:
         raise LangGraphError(
-            f"There is no saved LangGraphAssistant block named {assistant!r}. Make one on the Blocks "
+            f"There is no saved LangGraphAssistant block named {assistant!r}. Create one on the Blocks "
             f"page, or with LangGraphAssistant(...).save({assistant!r})."
         ) from error
 
@@ -64,7 +64,7 @@ async def _suspend(handle: RunHandle, assistant: str, stay_seconds: float, deadl
 
 
 def table_rows(values: Any) -> list[dict[str, str]]:
-    """A run's values as a table: a row for each."""
+    """A run's values as a table: one row per value."""
     named = values if isinstance(values, dict) else {"values": values}
     return [{"name": str(name), "value": _text(value)} for name, value in named.items()]
 
@@ -96,14 +96,14 @@ def run_assistant(
     Args:
         assistant: The name of a saved `LangGraphAssistant` block.
         input: The graph's input, as JSON.
-        thread_id: The thread, a UUID, for an assistant that is to remember. None is a thread that
-            exists for this run.
-        max_wait_seconds: Wall clock; the flow run fails when it has passed, and its run is cancelled.
-            None is unlimited.
-        show_values: True makes the values a table artifact, for all who may see the flow run.
-        wait: "suspend" gives the process back while the run goes on; see `suspend_until_ended`.
-            "process" stays.
-        stay_seconds: How long it stays in its process before it suspends.
+        thread_id: The thread, a UUID, for an assistant that should remember earlier runs. None: a
+            thread that exists only for this run.
+        max_wait_seconds: Wall clock; when it has passed, the flow run fails and its run is cancelled.
+            None: no limit.
+        show_values: True makes the values a table artifact, for everyone who may see the flow run.
+        wait: "suspend" frees the process while the run goes on; see `suspend_until_ended`. "process"
+            stays.
+        stay_seconds: How long the flow run stays in its process before it suspends.
 
     Returns:
         The graph's values, as JSON.

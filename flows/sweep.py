@@ -1,4 +1,4 @@
-"""`sweep`: the flow behind the finalizer, for flow runs that could not release what they own."""
+"""`sweep`: a flow that releases what flow runs own, where their finalizers could not."""
 
 # No annotations from __future__: `.serve()` pickles a flow without the names of its annotations.
 
@@ -49,7 +49,7 @@ async def _sweep(
             deployment = deployment_for(await resolve(name))
             found, failed = await sweep_deployment(deployment, policy, deadline=deadline)
         except LangGraphError as error:
-            # One deployment that is away must not keep the others from being swept.
+            # One deployment that does not answer must not prevent the sweep of the others.
             failures.append(f"{name}: {error.message}")
         else:
             entries += found
@@ -70,17 +70,17 @@ async def _sweep(
 
 
 async def _publish(report: SweepReport) -> None:
-    """Say what was done: in the log, as an artifact and as an event."""
+    """Report what was done: in the log, as an artifact and as an event."""
     logger = run_logger()
     logger.info(_sentence(report))
     released = [entry for entry in report.released if _count(entry)]
     for entry in released[:NAMED]:
-        whose = entry.flow_run_name or entry.flow_run_id
+        name = entry.flow_run_name or entry.flow_run_id
         things = _things([entry])
-        logger.info("Flow run %r (%s): %s %s", whose, entry.reason, _verb(report).lower(), things)
+        logger.info("Flow run %r (%s): %s %s", name, entry.reason, _verb(report).lower(), things)
     for failure in report.failures[:NAMED]:
         logger.error(failure)
-    # Last those of which nothing is left but threads that are somebody's to keep.
+    # Entries that only have a caller's own threads come last.
     ordered = [
         *released,
         *report.kept,
@@ -120,13 +120,13 @@ def _verb(report: SweepReport) -> str:
 def _sentence(report: SweepReport) -> str:
     released = [entry for entry in report.released if _count(entry)]
     of = counted(len(released), "flow run")
-    said = f"{_verb(report)} {_things(released)} of {of}." if released else "Nothing to release."
+    done = f"{_verb(report)} {_things(released)} of {of}." if released else "Nothing to release."
     kept = len(report.kept)
-    return f"{said} {counted(kept, 'flow run')} {'was' if kept == 1 else 'were'} left alone."
+    return f"{done} {counted(kept, 'flow run')} {'was' if kept == 1 else 'were'} left alone."
 
 
 def _things(entries: Sequence[SweepEntry]) -> str:
-    """What entries list, in words."""
+    """How many crons, active runs and threads are in these entries."""
     numbers = {
         "cron": sum(len(entry.crons) for entry in entries),
         "active run": sum(len(entry.runs) for entry in entries),
@@ -141,7 +141,7 @@ def _count(entry: SweepEntry) -> int:
 
 def _row(entry: SweepEntry) -> dict[str, str | int]:
     nothing = entry.action == "release" and not _count(entry)
-    # What is wide comes last: Prefect's pages cut it off.
+    # Wide columns come last: Prefect's pages cut off wide tables.
     return {
         "flow run": entry.flow_run_name or "",
         "action": "nothing to release" if nothing else entry.action,
@@ -172,28 +172,28 @@ def sweep(
 ) -> SweepReport:
     """Release what flow runs left behind: deploy this flow with a schedule.
 
-    Finds everything on the deployments that carries the tags of this Prefect, asks Prefect for the
-    flow runs, and releases what belongs to those that have ended or are gone: crons deleted, active
-    runs cancelled, throw-away threads deleted. What carries no tags is never touched, such as runs
-    and crons with `detached=True`, nor what belongs to another Prefect or workspace. Which one it
-    is follows from PREFECT_API_URL, so the sweep needs the same as the flows.
+    Finds everything on the deployments that carries the tags of this Prefect, asks Prefect about the
+    flow runs, and releases what is owned by those that have ended or that Prefect does not know any
+    more: crons deleted, active runs cancelled, throw-away threads deleted. It never touches what has no
+    tags, such as runs and crons with `detached=True`, or what belongs to another Prefect or workspace.
+    PREFECT_API_URL decides which Prefect that is, so the sweep needs the same value as the flows.
 
     A flow run that Prefect calls Running counts as ended when it is under `with_finalizer` and its
-    process let its lease run out: that is what stays when a worker dies with its flow process. One
-    without a finalizer is waited for until Prefect says that it ended.
+    process stopped sending heartbeats: Prefect shows this state when a worker died with its flow
+    process. What a flow run without a finalizer owns stays until Prefect says that it ended.
 
     Safe to run at any time, twice, and beside finalizers. A step that fails is reported, the others
-    go on, and the flow run fails at the end. Whatever stops a sweep, the next one finds the rest. The
-    report is the artifact `langgraph-sweep`, and an event `langgraph.sweep.ended` says how it went.
+    go on, and the flow run fails at the end. If a sweep is stopped, the next one finds the rest. The
+    report is the artifact `langgraph-sweep`, and an event `langgraph.sweep.ended` has the outcome.
     `asweep` is the asynchronous twin.
 
     Args:
-        credentials: The name of a saved block, or of several; None is the one named `default`.
-        grace_seconds: How long after its end a flow run's things are left alone; for a flow run that
-            is gone from Prefect, how long after they last changed.
+        credentials: The name of a saved block, or of several. None: the block named `default`.
+        grace_seconds: How long after a flow run's end what it owns is left alone. For a flow run that
+            Prefect does not know any more: how long after the last change of what it owns.
         waiting_grace_seconds: The same for throw-away threads that wait for a person. None keeps them.
-        dry_run: True says what it would do, and why, and touches nothing.
-        max_wait_seconds: Wall clock for all of it. None is unlimited.
+        dry_run: True reports what it would do, and why, and changes nothing.
+        max_wait_seconds: Wall clock for the whole sweep. None: no limit.
 
     Returns:
         One entry per flow run of which something was found.
