@@ -36,7 +36,7 @@ async def _contexts(handles: Sequence[RunHandle], credentials: Credentials) -> j
         raise InvalidRequestError("handles: give a list of RunHandles, as start_runs returns it.")
     return {
         place: await context_for_handle(handle, credentials)
-        for place, handle in {join.place_of(handle): handle for handle in handles}.items()
+        for place, handle in {join.location_of(handle): handle for handle in handles}.items()
     }
 
 
@@ -56,7 +56,7 @@ async def _suspend_until_ended(
     groups = [
         Group(
             context.deployment,
-            [handle for handle in handles if join.place_of(handle) == place],
+            [handle for handle in handles if join.location_of(handle) == place],
             context.deployment.connection.name,
         )
         for place, context in contexts.items()

@@ -56,8 +56,8 @@ async def _contexts(handles: Sequence[RunHandle], credentials: Credentials) -> j
         raise InvalidRequestError("handles: give a list of RunHandles, as start_runs returns it.")
     contexts: dict[tuple[str, str | None], Context] = {}
     for handle in handles:
-        if join.place_of(handle) not in contexts:
-            contexts[join.place_of(handle)] = await context_for_handle(handle, credentials)
+        if join.location_of(handle) not in contexts:
+            contexts[join.location_of(handle)] = await context_for_handle(handle, credentials)
     return contexts
 
 

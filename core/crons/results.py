@@ -135,7 +135,7 @@ class CronRuns:
             active = [handle for handle, _ in self._watches.values()]
             if not active:
                 return
-            contexts = {join.place_of(handle): self._context for handle in active}
+            contexts = {join.location_of(handle): self._context for handle in active}
             ended = await join.cancel_many(
                 contexts, active, deadline=Deadline.after(run_operations.CANCEL_SECONDS)
             )

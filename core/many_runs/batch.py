@@ -68,7 +68,7 @@ class Item:
     error: LangGraphError | None = None
 
     @property
-    def settled(self) -> bool:
+    def resolved(self) -> bool:
         """True when it was started, adopted or refused."""
         return self.handle is not None or self.error is not None
 
@@ -139,7 +139,7 @@ class BatchSearch:
 
 
 LANDING_SECONDS = 2.0
-"""How long a request whose answer nobody saw is given before what it made is counted."""
+"""How long the server gets to act on a request whose answer was lost, before its runs are counted."""
 
 _MOST_DOUBTS = 10
 
@@ -150,13 +150,13 @@ _FAILED = 500
 _PARTS = 16
 
 
-def _held_up(began: float) -> bool:
-    """True when so much time has passed that another may have taken the call over."""
+def _was_delayed(began: float) -> bool:
+    """True when another process may have taken the call over meanwhile."""
     return time.monotonic() - began > LANDING_SECONDS / 2
 
 
 class BatchSupport:
-    """Whether a server has /runs/batch; cleared for good by the first answer that shows otherwise."""
+    """Whether a server has /runs/batch; False for good after the first answer that shows otherwise."""
 
     def __init__(self, _deployment: Deployment) -> None:
         self.supported = True
@@ -166,7 +166,7 @@ class BatchStarter:
     """Starts many runs on one deployment.
 
     Args:
-        context: The call's.
+        context: Deployment, owner and logger of the call.
         requests: What to run, in order.
         operation: The name of the task or flow.
         deadline: The caller's.
@@ -201,14 +201,14 @@ class BatchStarter:
         self._sent = False
         # Inputs to which the server has answered 500 when they were sent alone.
         self._suspects: list[Item] = []
-        self._places: list[str] = []
+        self._call_claims: list[str] = []
         self._search: BatchSearch | None = None
         self.items = [Item(index, request) for index, request in enumerate(requests)]
 
     # -- claiming the call -----------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """Give each item its key, claim the call and adopt what earlier attempts have started."""
+        """Give each item its key, claim the call and adopt the runs of earlier attempts."""
         for headers in {tuple((item.request.headers or {}).items()) for item in self.items}:
             self._deployment.connection.check_headers(dict(headers))
         for item in self.items:
@@ -228,13 +228,13 @@ class BatchStarter:
         )
         unknown = [item for item in self.items if item.handle is None]
         if self._turn.number:
-            await self._settle(unknown, "adopted", fresh=True)
+            await self._resolve(unknown, "adopted", fresh=True)
         elif chosen or self._is_later_attempt:
             await self._adopt(unknown, "adopted", fresh=True)
 
     @property
     def _is_later_attempt(self) -> bool:
-        """True when what calls, or the flow run around it, was executed before."""
+        """True when the caller, or a flow run around it, was executed before."""
         owner = self._context.owner
         attempts = [owner.root[1] if owner.root is not None else 1, owner.attempt]
         return max(*attempts, *(attempt for _, attempt in owner.scopes)) > 1
@@ -249,8 +249,8 @@ class BatchStarter:
         calls = [digest(self._operation, item.request.arguments) for item in self.items]
         if not owner.remote:
             return [Key.derived(owner.root[0], call, call_ordinal(owner, call)) for call in calls]
-        # Other processes of this attempt may start the same: the place of the whole call tells them
-        # apart, and within it the runs are counted here.
+        # Other processes of this attempt may start identical runs: the claim of the whole call
+        # distinguishes them, and the runs of one call are counted here.
         whole = await key_for(
             self._deployment,
             owner,
@@ -266,11 +266,11 @@ class BatchStarter:
             text = whole.text if whole is not None else owner.root[0]
             keys.append(Key.derived(text, call, seen[call]))
             seen[call] += 1
-        self._places = [whole.place] if whole is not None and whole.place is not None else []
+        self._call_claims = [whole.place] if whole is not None and whole.place is not None else []
         return keys
 
     async def _check_turn(self, sent: Sequence[Item] = ()) -> None:
-        """Stop when another has taken the call over; `sent` are items of a request that was held up."""
+        """Raise if another process has taken the call over; `sent` are items of a delayed request."""
         if self._turn is not None and await self._turn.is_over():
             raise TakenOverError(
                 f"Another process executes this flow run and has taken over its {len(self.items)} "
@@ -279,10 +279,10 @@ class BatchStarter:
             )
 
     async def _started_twice(self, items: Sequence[Item]) -> list[RunHandle]:
-        """This process's runs of items that the one which took over has started as well."""
-        # It may have looked already and be about to start them.
+        """This process's runs of items that the process which took over has started too."""
+        # That process may have searched already and be about to start them.
         await asyncio.sleep(LANDING_SECONDS)
-        by_mark = await self._searched()
+        by_mark = await self._search_threads()
         found: list[RunHandle] = []
         for item in items:
             if item.handle is None or item.key is None:
@@ -295,8 +295,8 @@ class BatchStarter:
 
     @property
     def claim_ids(self) -> list[str]:
-        """The threads by which this call was claimed, to be released with its runs."""
-        return (self._turn.claim_ids if self._turn is not None else []) + self._places
+        """The claim threads of this call, to be released with its runs."""
+        return (self._turn.claim_ids if self._turn is not None else []) + self._call_claims
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -305,12 +305,12 @@ class BatchStarter:
         for chunk in chunks_of([item for item in items if item.handle is None]):
             if self._deadline.passed:
                 return
-            if self._sent or (self._turn is not None and _held_up(self._turn.taken_at)):
+            if self._sent or (self._turn is not None and _was_delayed(self._turn.taken_at)):
                 await self._check_turn()
             self._sent = True
             began = time.monotonic()
             await self._start_chunk(chunk)
-            if _held_up(began):
+            if _was_delayed(began):
                 await self._check_turn(sent=chunk)
 
     async def _start_chunk(self, chunk: Sequence[Item]) -> None:
@@ -328,26 +328,26 @@ class BatchStarter:
                 if doubt.status_code == _NOT_IMPLEMENTED:
                     self._deployment.part(BatchSupport).supported = False
                     continue
-                await self._settle_doubt(waiting)
+                await self._resolve_doubt(waiting)
                 waiting = [item for item in waiting if item.handle is None]
-                if failures and await self._blame(waiting, failures, began):
+                if failures and await self._isolate_failing(waiting, failures, began):
                     return
                 if waiting and (self._deadline.passed or doubts > _MOST_DOUBTS):
                     raise doubt.cause if self._turn is not None else doubt.public() from None
             except DeploymentError as error:
-                await self._sort_out(waiting, error)
+                await self._isolate_refused(waiting, error)
                 return
             waiting = [item for item in waiting if item.handle is None]
 
     # -- inputs that the server fails on -----------------------------------------------------------
 
-    async def _blame(self, items: Sequence[Item], failures: int, since: float) -> bool:
+    async def _isolate_failing(self, items: Sequence[Item], failures: int, since: float) -> bool:
         """Find the inputs on which the server fails, if it starts others; False when it starts none.
 
         Args:
-            items: What was answered with 500, and was not started.
-            failures: How often in a row.
-            since: When it was sent first.
+            items: Items that the server answered with 500 and did not start.
+            failures: How often in a row it did.
+            since: When they were sent first.
         """
         if len(items) == 1:
             others = self._deployment.part(LastStart).at > since
@@ -360,18 +360,18 @@ class BatchStarter:
             part = items[start : start + size]
             if size == 1 or not await self._started(part):
                 await each(part, self._start_or_suspect)
-        suspects = [item for item in self._suspects if not item.settled]
+        suspects = [item for item in self._suspects if not item.resolved]
         if len(suspects) == len(items):
             return False
         await each(suspects, self._send_alone)
         return True
 
     async def _started(self, items: Sequence[Item]) -> bool:
-        """Send items once, that one of which may be failed on; whether the server took them."""
+        """Send items once, on one of which the server may fail; True when it started all of them."""
         try:
             await self._send(items)
         except InDoubtError as doubt:
-            await self._settle_doubt(items)
+            await self._resolve_doubt(items)
             if doubt.status_code != _FAILED:
                 await self._start_chunk([item for item in items if item.handle is None])
                 return True
@@ -381,13 +381,13 @@ class BatchStarter:
         if item.handle is None and not await self._started([item]):
             self._suspects.append(item)
 
-    async def _sort_out(self, items: Sequence[Item], error: DeploymentError) -> None:
-        """Find what a refused request has started, and which of its items it was refused for."""
+    async def _isolate_refused(self, items: Sequence[Item], error: DeploymentError) -> None:
+        """Find which items of a refused request were started, and for which it was refused."""
         if error.status_code is None or error.status_code in (401, 403, 429):
             raise error
         if len(items) > 1:
-            # The valid ones of this request may have been started.
-            await self._settle(items, "started")
+            # The server may have started the valid items of this request.
+            await self._resolve(items, "started")
             left = [item for item in items if item.handle is None]
             # The first of them tells whether the server knows batches at all.
             for part in (left[:1], left[1:]):
@@ -397,11 +397,11 @@ class BatchStarter:
             if items[0].error is None:
                 self._deployment.part(BatchSupport).supported = False
         else:
-            # Nothing was started: what was refused is all that was asked for.
+            # Nothing was started: the request had only this item.
             items[0].error = error
 
-    async def _settle(self, items: Sequence[Item], origin: Origin, *, fresh: bool = False) -> None:
-        """Find which items exist, once their number no longer changes: a request may be landing."""
+    async def _resolve(self, items: Sequence[Item], origin: Origin, *, fresh: bool = False) -> None:
+        """Adopt the items that were started; repeat while a request may still be starting more."""
         before = -1
         while (found := sum(item.handle is not None for item in items)) != before:
             before = found
@@ -414,7 +414,7 @@ class BatchStarter:
         await self._start_chunk([item])
 
     async def _start_alone(self, item: Item) -> None:
-        """Start one by the single way, which tells why, or that only batches are unknown here."""
+        """Start one item without a batch: this shows why it fails, or that only batches are unknown."""
         starter = Starter(
             self._deployment,
             item.request,
@@ -452,45 +452,45 @@ class BatchStarter:
         try:
             rows = await asyncio.shield(sending)
         except asyncio.CancelledError:
-            # Only what came of the request tells what there is to cancel.
+            # Only the answer tells which runs the caller has to cancel.
             try:
                 answer = await answer_to_abandoned(sending, abandoned)
                 if answer is not None:
-                    self._hand_all(items, answer)
+                    self._set_handles(items, answer)
             except InDoubtError:
-                await self._look_at_last(items)
+                await self._resolve_abandoned(items)
             raise
-        self._hand_all(items, rows)
+        self._set_handles(items, rows)
 
-    async def _settle_doubt(self, items: Sequence[Item]) -> None:
-        """Find which items a request has started whose answer was lost."""
+    async def _resolve_doubt(self, items: Sequence[Item]) -> None:
+        """Adopt the items that a request has started whose answer was lost."""
         try:
-            await self._settle(items, "started")
+            await self._resolve(items, "started")
         except asyncio.CancelledError:
-            await self._look_at_last(items)
+            await self._resolve_abandoned(items)
             raise
 
-    async def _look_at_last(self, items: Sequence[Item]) -> None:
-        """Find what a request has started whose answer was lost, for a caller that has gone."""
+    async def _resolve_abandoned(self, items: Sequence[Item]) -> None:
+        """Adopt the items that a request has started, so that a cancelled caller can cancel them."""
         try:
             async with asyncio.timeout(2 * ANSWER_SECONDS):
-                await self._settle(items, "started")
+                await self._resolve(items, "started")
         except (TimeoutError, LangGraphError) as error:
             run_logger().warning("%d runs may be running: %s", len(items), error)
 
-    def _hand_all(self, items: Sequence[Item], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Give each item the run that the server has made for it."""
+    def _set_handles(self, items: Sequence[Item], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Give each item the handle of the run that the server has started for it."""
         if len(rows) != len(items):
             raise InDoubtError(
                 UnreachableError(
-                    f"{self._deployment.url} was asked to start {len(items)} runs and told of "
-                    f"{len(rows)}. A retry looks first for what was started.",
+                    f"{self._deployment.url} was asked to start {len(items)} runs and reported "
+                    f"{len(rows)}. A retry searches first for those that were started.",
                     url=self._deployment.url,
                 )
             )
         for item, row in zip(items, rows, strict=True):
             origin: Origin = "restarted" if item.failures else "started"
-            self._hand(item, row["run_id"], row["thread_id"], item.text, origin)
+            self._set_handle(item, row["run_id"], row["thread_id"], item.text, origin)
         self._deployment.part(LastStart).at = time.monotonic()
 
     def _doing(self, items: Sequence[Item]) -> str:
@@ -519,7 +519,9 @@ class BatchStarter:
     def _mark(self, item: Item) -> str:
         return f"{self._token}:{item.index}"
 
-    def _hand(self, item: Item, run_id: str, thread_id: str, key: str | None, origin: Origin) -> None:
+    def _set_handle(
+        self, item: Item, run_id: str, thread_id: str, key: str | None, origin: Origin
+    ) -> None:
         connection = self._deployment.connection
         self._deployment.part(Waiter).note_started(run_id)
         item.handle = RunHandle(
@@ -533,9 +535,9 @@ class BatchStarter:
             origin=origin,
         )
 
-    # -- looking ---------------------------------------------------------------------------------
+    # -- adopting --------------------------------------------------------------------------------
 
-    async def _searched(self) -> Found:
+    async def _search_threads(self) -> Found:
         if self._search is None:
             self._search = BatchSearch(self._deployment, self._group, self._deadline)
         return await self._search.by_mark()
@@ -544,12 +546,12 @@ class BatchStarter:
         """Give a handle to each item whose run exists.
 
         Args:
-            items: Those to look for.
-            origin: How they came to be.
-            fresh: True counts failed runs, which are of earlier attempts, and does not adopt them. One
-                that this very try made before its flow run was suspended is what the try came to.
+            items: Those to search for.
+            origin: How the runs came to exist.
+            fresh: True counts failed runs, which belong to earlier attempts, and does not adopt them,
+                except a run of this very attempt from before its flow run was suspended.
         """
-        by_mark = await self._searched()
+        by_mark = await self._search_threads()
 
         async def one(item: Item) -> None:
             mark = item.key.text if item.key is not None else self._mark(item)
@@ -559,10 +561,10 @@ class BatchStarter:
         await each(items, one)
 
     def _is_outcome(self, item: Item, run_id: str, tags: Mapping[str, Any]) -> bool:
-        """True of a failed run that is what this try came to before its flow run was suspended."""
+        """True for a failed run of this attempt from before its flow run was suspended."""
         if not self._context.owner.made_before_suspension(tags):
             return False
-        # Another call of this process that gives the same key asks for another try.
+        # Another call of this process with the same key asks for another attempt.
         chosen = item.key is not None and item.key.is_chosen
         return not chosen or not self._deployment.part(Waiter).was_started_here(run_id)
 
@@ -576,9 +578,9 @@ class BatchStarter:
         number = int((key or "").partition(".")[2] or 0)
         if fresh and decide(outcomes.RUN_STATUSES[run["status"]]) == "restart":
             if number >= item.failures and self._is_outcome(item, run["run_id"], tags):
-                self._hand(item, run["run_id"], thread_id, key, origin)
+                self._set_handle(item, run["run_id"], thread_id, key, origin)
             elif number >= item.failures:
                 item.handle = None
             item.failures = max(item.failures, number + 1)
         elif fresh or key == item.text:
-            self._hand(item, run["run_id"], thread_id, key, origin)
+            self._set_handle(item, run["run_id"], thread_id, key, origin)

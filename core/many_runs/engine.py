@@ -1,9 +1,9 @@
-"""Starting many runs and waiting for them, with a bound on how many are in flight.
+"""Starting many runs and waiting for them, with a limit on how many are in flight.
 
 Invariants:
-- There is one result per input, in order: of a run that ended, of one the server refused, or of one
-  that was never started because the waiting stopped before.
-- Whoever is cancelled cancels every run it started, and asks whether that worked.
+- There is one result per input, in order: of a run that ended, of a run that the server refused, or of
+  a run that was never started because the fan-out stopped before.
+- A fan-out that is cancelled cancels every run it started, and makes sure that they stopped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from prefect_langgraph.errors import DeploymentError, JoinTimeoutError, LangGraphError
+from prefect_langgraph.logs import counted
 from prefect_langgraph.many_runs import join
 from prefect_langgraph.many_runs.batch import CHUNK, BatchStarter, Item
 from prefect_langgraph.models import RunHandle, RunStatus
@@ -33,24 +34,24 @@ OnEnded = Callable[[int, RunResult], None]
 BeforeWaiting = Callable[[Sequence[RunHandle]], Awaitable[bool]]
 
 REFILL_SHARE = 0.1
-"""A bounded fan-out starts more when this share of its bound is free, and not for every single run."""
+"""A limited fan-out starts more when this share of its limit is free, and not for every single run."""
 
 
 class FanOut:
     """Many runs of one call.
 
     Args:
-        context: The call's.
+        context: Deployment, owner and logger of the call.
         requests: What to run, in order.
         operation: The name of the task or flow.
         deadline: The caller's.
-        max_in_flight: How many may be on the server at once. None is unlimited.
-        stop_after: Stops at so many failures: starts no more, and leaves the rest unfinished.
+        max_in_flight: How many runs may be on the server at once. None: no limit.
+        stop_after: After this many failures the fan-out starts no more, and leaves the rest unfinished.
         known: Results that need no run, by the index of their request.
-        on_started: Told of items as their runs are started or adopted.
-        on_ended: Told of results as they come in, those of refused items too.
-        before_waiting: Awaited with the runs that are on their way once all are started, where there
-            are any. True ends the waiting, as the deadline does. It may end the process instead.
+        on_started: Called with items as their runs are started or adopted.
+        on_ended: Called with each result as it comes in, also that of a refused item.
+        before_waiting: Awaited with the active runs once all are started, if there are any. True ends
+            the waiting, as the deadline does. It may end the process instead.
         options: Further arguments of `BatchStarter`.
     """
 
@@ -84,7 +85,7 @@ class FanOut:
             self._found[index] = result
             self.items[index].handle = result.handle
         self._open = [item for item in self.items if item.handle is None]
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._waits: dict[int, asyncio.Task[None]] = {}
         self._done: list[int] = []
         self._in_flight = 0
@@ -99,13 +100,13 @@ class FanOut:
         return self._starter.items
 
     async def start(self) -> list[RunHandle]:
-        """Start all and return their handles; one that is refused or late cancels the others.
+        """Start all and return their handles; if one is refused or late, cancel the others.
 
         Raises:
             DeploymentError: The first refusal, with the index of its input in a note.
             JoinTimeoutError: The deadline passed before all were started.
         """
-        # What bounded runs ended with is for whoever joins them.
+        # The results of runs that end meanwhile are left to the join.
         self._hands_over = False
         try:
             await self._guarded(self._feed(joins=self._bound is not None))
@@ -114,7 +115,7 @@ class FanOut:
         handles = [item.handle for item in self.items if item.handle is not None]
         refused = next((item for item in self.items if item.error is not None), None)
         if len(handles) < len(self.items):
-            await self._let_go()
+            await self._cancel_active()
         if refused is not None and refused.error is not None:
             refused.error.add_note(
                 f"input {refused.index} of {len(self.items)}; the others were cancelled"
@@ -129,15 +130,15 @@ class FanOut:
             )
         claims = self._starter.claim_ids
         for handle in handles if claims else []:
-            # They go with the first run that is released.
+            # The claims are released with the first run that is released.
             self._context.deployment.part(ClaimThreads).add(handle.run_id, claims)
         return handles
 
     async def run(self, *, on_timeout: OnTimeout) -> FanOutResult:
-        """Start all, wait for all, and return every result, whatever it is.
+        """Start all, wait for all, and return every result, whatever its status.
 
         Args:
-            on_timeout: What becomes of runs that had not ended at the deadline.
+            on_timeout: What happens with runs that have not ended at the deadline.
         """
         try:
             await self._guarded(self._feed_and_wait(), on_timeout=on_timeout)
@@ -149,7 +150,7 @@ class FanOut:
         handles = [item.handle or self._no_handle(item) for item in self._open]
         part, _ = await asyncio.gather(
             join.conclude(
-                {join.place_of(handle): self._context for handle in handles},
+                {join.location_of(handle): self._context for handle in handles},
                 handles,
                 [self._found[item.index] for item in self._open],
                 on_failure="collect",
@@ -157,12 +158,12 @@ class FanOut:
                 on_timeout=on_timeout,
                 stopped_early=self._stopped and not self._late,
             ),
-            self._context.deployment.clean_up(self._give_back_claims(), more_seconds=PRUNE_SECONDS),
+            self._context.deployment.clean_up(self._release_claims(), more_seconds=PRUNE_SECONDS),
         )
         for item, result in zip(self._open, part, strict=True):
             self._found[item.index] = result
             if item.handle is not None and result.status.ended:
-                self._tell(item.index, result)
+                self._report(item.index, result)
         return FanOutResult(results=tuple(result for result in self._found if result is not None))
 
     # -- feeding ---------------------------------------------------------------------------------
@@ -170,12 +171,7 @@ class FanOut:
     async def _feed_and_wait(self) -> None:
         await self._feed(joins=True)
         if self._before_waiting is not None and self._in_flight and not self._stopped:
-            on_their_way = [
-                item.handle
-                for item in self._open
-                if item.handle is not None and self._found[item.index] is None
-            ]
-            self._late = await self._before_waiting(on_their_way) or self._late
+            self._late = await self._before_waiting(self._active()) or self._late
         while self._in_flight and not self._stopped:
             await self._change()
 
@@ -200,7 +196,7 @@ class FanOut:
             batch = [waiting.popleft() for _ in range(min(room, CHUNK, len(waiting)))]
             await self._starter.start(batch)
             self._note(batch, joins)
-            self._late = self._late or any(not item.settled for item in batch)
+            self._late = self._late or any(not item.resolved for item in batch)
 
     def _note(self, items: Sequence[Item], joins: bool) -> None:
         started = [item for item in items if item.handle is not None]
@@ -234,16 +230,16 @@ class FanOut:
     def _end(self, index: int, result: RunResult) -> None:
         self._found[index] = result
         self._failures += result.status is not RunStatus.SUCCESS
-        self._tell(index, result)
+        self._report(index, result)
 
-    def _tell(self, index: int, result: RunResult) -> None:
-        if index not in self._told:
-            self._told.add(index)
+    def _report(self, index: int, result: RunResult) -> None:
+        if index not in self._reported:
+            self._reported.add(index)
             if self._on_ended is not None:
                 self._on_ended(index, result)
 
     async def _change(self) -> None:
-        """Wait until runs have ended; raise what a wait raised."""
+        """Wait until runs have ended; raise the error of a wait that failed."""
         try:
             async with asyncio.timeout(self._deadline.remaining()):
                 await self._changed.wait()
@@ -253,10 +249,10 @@ class FanOut:
         while self._done:
             self._waits.pop(self._done.pop()).result()
 
-    # -- letting go ------------------------------------------------------------------------------
+    # -- cancelling ------------------------------------------------------------------------------
 
     async def _guarded(self, work: Any, *, on_timeout: OnTimeout = "cancel") -> None:
-        """Do the work; when the caller is cancelled, or it fails, cancel every run it started.
+        """Do the work; if the caller is cancelled or the work fails, cancel every active run.
 
         Args:
             work: A coroutine.
@@ -269,38 +265,39 @@ class FanOut:
             task.cancel()
             await asyncio.wait([task])
             if task.cancelled() or not isinstance(task.exception(), TakenOverError):
-                await self._let_go()
+                await self._cancel_active()
             raise
         except TakenOverError as taken:
-            # The runs are the successor's, but for those that it has started as well.
+            # The other process owns the runs now, except our copies of runs that it has started too.
             await self.cancel(taken.late)
             raise
         except LangGraphError as error:
-            handles = self._not_ended()
-            contexts = {join.place_of(handle): self._context for handle in handles}
+            handles = self._active()
+            contexts = {join.location_of(handle): self._context for handle in handles}
             raise await join.ended_by(error, contexts, handles, on_timeout) from error.__cause__
         except Exception:
             await self._context.deployment.clean_up(
-                self._let_go(), more_seconds=join.time_to_cancel(len(self.items)).remaining() or 0.0
+                self._cancel_active(),
+                more_seconds=join.time_to_cancel(len(self.items)).remaining() or 0.0,
             )
             raise
 
-    def _not_ended(self) -> list[RunHandle]:
+    def _active(self) -> list[RunHandle]:
         return [
             item.handle
             for item in self.items
             if item.handle is not None and self._found[item.index] is None
         ]
 
-    async def _let_go(self) -> None:
-        await self.cancel(self._not_ended())
+    async def _cancel_active(self) -> None:
+        await self.cancel(self._active())
 
     async def cancel(self, handles: Sequence[RunHandle]) -> None:
-        """Cancel runs on the way out: the log says what could not be confirmed, nothing is raised."""
+        """Cancel runs after an error: what could not be confirmed is logged and not raised."""
         if not handles:
             return
         logger = self._context.logger
-        contexts = {join.place_of(handle): self._context for handle in handles}
+        contexts = {join.location_of(handle): self._context for handle in handles}
         deadline = join.time_to_cancel(len(handles))
         try:
             results = await join.cancel_many(contexts, handles, deadline=deadline)
@@ -308,15 +305,15 @@ class FanOut:
         except LangGraphError as error:
             logger.warning("Runs may still be running: %s", error)
         else:
-            logger.info("Stopped waiting for %d runs: cancelled", len(handles))
+            logger.info("Cancelled %s and stopped waiting", counted(len(handles), "run"))
 
-    async def _give_back_claims(self) -> None:
+    async def _release_claims(self) -> None:
         if self._context.owner.finalized:
             return
         try:
             await self._context.deployment.part(Pruner).prune(self._starter.claim_ids)
         except DeploymentError as error:
-            self._context.logger.warning("Claims could not be given back: %s", error)
+            self._context.logger.warning("Claims could not be released: %s", error)
 
     async def _stop_waiting(self) -> None:
         waits = list(self._waits.values())

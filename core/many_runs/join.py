@@ -1,8 +1,8 @@
-"""Many runs at once: joining and cancelling them.
+"""Waiting for many runs, and cancelling them.
 
 Invariants:
-- Results are in the order of the handles, one for each, whatever became of it.
-- Whatever is stopped early is cancelled and waited for before anything is raised.
+- Results are in the order of the handles, one for each, however its run ended.
+- Runs that a policy stops early are cancelled and waited for before anything is raised.
 - Threads are released together, after the last outcome was read.
 """
 
@@ -24,11 +24,11 @@ OnFailure = Literal["raise", "fail_fast", "collect"]
 
 OnResult = Callable[[int, RunResult], None]
 
-# One context for each deployment that the handles lead to, by address and block name.
+# One context for each deployment of the handles, by address and block name.
 Contexts = Mapping[tuple[str, str | None], Context]
 
 ONE_LINE_EACH = 20
-"""Up to this many runs, each gets its own log lines; beyond, there is one for all."""
+"""Up to this many runs, each gets its own log lines; more runs share one line."""
 
 _CANCEL_CONCURRENCY = 16
 
@@ -37,8 +37,8 @@ _CANCEL_SECONDS_EACH = 0.05
 _SHOWN = 5
 
 
-def place_of(handle: RunHandle) -> tuple[str, str | None]:
-    """What tells which context a handle needs."""
+def location_of(handle: RunHandle) -> tuple[str, str | None]:
+    """The key in `Contexts` of the context that a handle needs."""
     return handle.url, handle.credentials
 
 
@@ -51,7 +51,7 @@ async def join_many(
     on_timeout: OnTimeout,
     on_result: OnResult | None = None,
 ) -> FanOutResult:
-    """Wait for runs and return what became of each, by the policy `on_failure`."""
+    """Wait for runs and return the result of each, by the policy `on_failure`."""
     if not handles:
         return FanOutResult()
     try:
@@ -73,7 +73,7 @@ async def join_many(
 async def ended_by(
     error: LangGraphError, contexts: Contexts, handles: Sequence[RunHandle], on_timeout: OnTimeout
 ) -> LangGraphError:
-    """The error that ended the waiting for runs, which are cancelled or left, and says so."""
+    """Cancel or leave the runs after an error, and return the error, which now says which it was."""
     if not handles:
         return error
     if on_timeout == "leave":
@@ -96,15 +96,15 @@ async def conclude(
     on_timeout: OnTimeout,
     stopped_early: bool,
 ) -> FanOutResult:
-    """Settle what has not ended when the waiting stopped, release, and return or raise.
+    """Cancel or leave the runs that have not ended, release the others, and return or raise.
 
     Args:
-        contexts: Where the handles lead to.
+        contexts: The contexts of the handles.
         handles: The runs.
-        found: The outcome of each; None for those that had not ended.
+        found: The result of each; None for runs that have not ended.
         on_failure: The caller's policy.
         deadline: The caller's.
-        on_timeout: What becomes of runs that had not ended at the deadline.
+        on_timeout: What happens with runs that have not ended at the deadline.
         stopped_early: True when failures stopped the waiting, which cancels the rest.
     """
     results = list(found)
@@ -124,8 +124,8 @@ async def conclude(
 
 
 async def _cancel_late(contexts: Contexts, handles: Sequence[RunHandle]) -> Sequence[RunResult | None]:
-    """Cancel what had not ended; None for each where the server does not confirm it in time."""
-    first = contexts[place_of(handles[0])].deployment
+    """Cancel runs; None for each if the server does not confirm in time that they stopped."""
+    first = contexts[location_of(handles[0])].deployment
     deadline = time_to_cancel(len(handles))
     cancelled = await first.clean_up(
         cancel_many(contexts, handles, deadline=deadline),
@@ -141,14 +141,14 @@ async def _wait_all(
     deadline: Deadline,
     on_result: OnResult | None,
 ) -> list[RunResult | None]:
-    """The outcome of each run; None for those that had not ended when the waiting stopped."""
+    """The result of each run; None for runs that had not ended when the waiting stopped."""
     few = len(handles) <= ONE_LINE_EACH
     found: list[RunResult | None] = [None] * len(handles)
     failed = asyncio.Event()
 
     async def one(index: int) -> None:
         result = await operations.watch(
-            contexts[place_of(handles[index])],
+            contexts[location_of(handles[index])],
             handles[index],
             deadline=deadline,
             exact=few,
@@ -166,7 +166,7 @@ async def _wait_all(
     stop = asyncio.create_task(failed.wait())
     try:
         everything = asyncio.gather(*waits)
-        # Read, also where the waiting stops before it: none is to be reported as forgotten.
+        # Retrieve its error even if the waiting stops first, or asyncio would log it as forgotten.
         everything.add_done_callback(lambda done: done.cancelled() or done.exception())
         stops: list[asyncio.Future[Any]] = [stop] if on_failure == "fail_fast" else []
         await asyncio.wait([everything, *stops], return_when=asyncio.FIRST_COMPLETED)
@@ -180,7 +180,7 @@ async def _wait_all(
 
 
 def time_to_cancel(count: int) -> Deadline:
-    """How long the server has to confirm that so many runs stopped; each takes a request."""
+    """How long the server may take to confirm that this many runs stopped; each takes a request."""
     return Deadline.after(operations.CANCEL_SECONDS + _CANCEL_SECONDS_EACH * count)
 
 
@@ -194,12 +194,12 @@ async def cancel_many(
     """Cancel runs and wait until the server says how each ended.
 
     Raises:
-        UnreachableError: Some could not be confirmed; the message counts and names them.
+        UnreachableError: The server did not confirm some; the message counts and names them.
     """
     slots = asyncio.Semaphore(_CANCEL_CONCURRENCY)
 
     async def one(handle: RunHandle) -> RunResult:
-        deployment = contexts[place_of(handle)].deployment
+        deployment = contexts[location_of(handle)].deployment
         return await operations.cancel(
             deployment, handle, deadline=deadline, action=action, slots=slots
         )
@@ -230,18 +230,18 @@ async def cancel_many(
 async def release_many(
     contexts: Contexts, results: Sequence[RunResult], deadline: Deadline | None = None
 ) -> None:
-    """Release what existed only for these runs, together for each deployment."""
-    for place, context in contexts.items():
+    """Release the threads that existed only for these runs, together for each deployment."""
+    for location, context in contexts.items():
         await operations.release(
             context,
-            [result for result in results if place_of(result.handle) == place],
+            [result for result in results if location_of(result.handle) == location],
             deadline=deadline,
         )
 
 
 def _still(contexts: Contexts, handle: RunHandle) -> RunResult:
-    """A run that had not ended when the deadline passed, as it was last seen."""
-    status = contexts[place_of(handle)].deployment.part(Waiter).status_of(handle)
+    """The result of a run that had not ended at the deadline, with the status last seen."""
+    status = contexts[location_of(handle)].deployment.part(Waiter).status_of(handle)
     return RunResult(handle=handle, status=status or RunStatus.RUNNING)
 
 
@@ -255,7 +255,7 @@ def _log(contexts: Contexts, handles: Sequence[RunHandle], result: FanOutResult)
 def deadline_passed(
     result: FanOutResult, deadline: Deadline, on_timeout: OnTimeout
 ) -> JoinTimeoutError:
-    """What to raise when the deadline passed before all had ended, with every result."""
+    """The error for a deadline that passed before all runs had ended; it has every result."""
     late = [item for item in result if not item.status.ended] or [
         item for item in result if item.status is RunStatus.CANCELLED
     ]
