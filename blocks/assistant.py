@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,10 +25,11 @@ from prefect_langgraph.blocks.credentials import (
     resolve,
     resolve_for,
 )
+from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.models import RunHandle, refuse_quietly
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import operations
-from prefect_langgraph.runs.call import Context, context_of
+from prefect_langgraph.runs.call import Context, aundoing, context_of, undo_if_interrupted, undoing
 from prefect_langgraph.runs.request import RunRequest, check_request
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.loop import io_loop
@@ -191,11 +193,13 @@ class LangGraphAssistant(JobBlock[Any]):
         Raises:
             DeploymentError: The deployment refused the request or could not be asked.
         """
-        return io_loop().run(self._start, input, thread_id)
+        with undoing():
+            return io_loop().run(self._start, input, thread_id)
 
     async def atrigger(self, input: Any = None, thread_id: str | UUID | None = None) -> LangGraphRun:
         """Start a run: the asynchronous twin of `trigger`."""
-        return await io_loop().arun(self._start, input, thread_id)
+        async with aundoing():
+            return await io_loop().arun(self._start, input, thread_id)
 
     @model_serializer(mode="wrap")
     def ser_model(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
@@ -225,10 +229,11 @@ class LangGraphAssistant(JobBlock[Any]):
             payload={name: value for name, value in options.items() if value is not None},
             metadata=self.metadata or {},
         )
-        request = check_request(request)
+        request = await off_loop(partial(check_request, request), weigh=options)
         credentials = await self._own_credentials()
         context = await context_of(await resolve(credentials))
         handle = await operations.start(
             context, request, operation="trigger", thread_id=thread, deadline=Deadline()
         )
+        undo_if_interrupted(partial(operations.let_go, context, handle))
         return LangGraphRun(handle, credentials)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+
+T = TypeVar("T")
+
+_MOST_INLINE = 2000
+"""A value of so many parts is looked through within a millisecond or so."""
+
+_TEXT_PART = 100  # letters that weigh as much as one part
 
 
 def canonical(value: Any) -> bytes:
@@ -82,3 +90,33 @@ def _taken_apart(value: Any) -> Any:
 def digest(operation: str, arguments: Mapping[str, Any]) -> str:
     """Equal for identical calls."""
     return hashlib.sha256(operation.encode() + b"\0" + canonical(arguments)).hexdigest()
+
+
+def is_small(value: Any) -> bool:
+    """True of a value that takes next to no time, whatever is done with it; found out in no more."""
+    left = _MOST_INLINE
+    inside: list[Any] = [value]
+    while inside:
+        item = inside.pop()
+        left -= 1
+        if isinstance(item, str | bytes):
+            left -= len(item) // _TEXT_PART
+        elif isinstance(item, Mapping | list | tuple | set | frozenset):
+            if len(item) > left:
+                return False
+            inside.extend(item.values() if isinstance(item, Mapping) else item)
+        elif not isinstance(item, int | float | None):
+            return False  # an object: who knows what is in it
+        if left < 0:
+            return False
+    return True
+
+
+async def off_loop(work: Callable[[], T], *, weigh: Any) -> T:
+    """Do what takes as long as a value is large: of a large one on an OS thread of its own.
+
+    Args:
+        work: What is done.
+        weigh: The value.
+    """
+    return work() if is_small(weigh) else await asyncio.to_thread(work)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 
 from prefect_langgraph.arguments import check_choice, check_count
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
+from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows._per_run import PerRunTasks
 from prefect_langgraph.flows._sized import sized_flow
@@ -133,14 +135,13 @@ async def _plan(
         raise InvalidRequestError("rerun=True is for the results in an output_path: give one.")
     if input_path is not None:
         inputs = await asyncio.to_thread(read_inputs, input_path)
-    requests = requests_of(
-        assistant_id,
-        _items(inputs or [], items),
-        metadata=metadata,
-        headers=None,
-        options={"config": config, "context": context},
-    )
-    file = ResultFile(output_path, requests) if output_path is not None else None
+    given = _items(inputs or [], items)
+    make = partial(requests_of, assistant_id, given, metadata=metadata, headers=None)
+    options = {"config": config, "context": context}
+    requests = await off_loop(partial(make, options=options), weigh=(given, options))
+    file = None
+    if output_path is not None:
+        file = await off_loop(partial(ResultFile, output_path, requests), weigh=given)
     names = {request.assistant_id for request in requests}
     return _Plan(
         assistant=assistant_id or (names.pop() if len(names) == 1 else f"{len(names)} assistants"),
@@ -302,6 +303,7 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
         max_in_flight=plan.max_in_flight,
         # The policy is applied to all results at the end; only "fail_fast" stops at failures here.
         stop_after=plan.tolerated + 1 if plan.on_failure == "fail_fast" else None,
+        collects=plan.on_failure == "collect",
         known=plan.known,
         on_started=watch.started,
         on_ended=watch.ended,
@@ -411,7 +413,8 @@ def fan_out(
         context: The static context of each run, as in the SDK.
         metadata: For each run, beside this package's own tags.
         on_failure: "raise" waits for all, then raises; "fail_fast" cancels the rest as soon as too
-            many have failed; "collect" returns the results whatever they are.
+            many have failed; "collect" returns the results whatever they are; of a run that the
+            deployment would not tell about, the status last seen and an `error` that names why.
         max_failures: How many failures are tolerated before `on_failure` applies: a number of runs, or
             a fraction below 1. None: not one.
         max_in_flight: At most this many runs on the server at once. None: no limit.

@@ -41,6 +41,9 @@ BlockRef = LangGraphCredentials | str | None
 Connect = Callable[[Any], Awaitable[Connection]]
 
 RELEASE_SECONDS = 60.0
+SILENT_SECONDS = 5.0
+"""How long a server that has just been silent gets to answer, before the rest is left to the sweep."""
+
 ASK_SECONDS = 10.0
 """How long Prefect may take to tell a flow run's state, before the hook acts without it."""
 
@@ -320,6 +323,11 @@ async def _release(
         try:
             async with asyncio.timeout(deadline.remaining()):
                 deployment = deployment_for(await where.connect(block))
+                if not await deployment.answers_again(min(SILENT_SECONDS, max_wait_seconds)):
+                    soon = deadline.no_later_than(SILENT_SECONDS)
+                    await deployment.part(Leases).end(str(flow_run.id), deadline=soon)
+                    silent = f"{deployment.url} does not answer. The sweep releases what is there."
+                    return ReleaseReport(failures=(silent,))
                 await deployment.part(Leases).end(str(flow_run.id), deadline=deadline)
             return await release_flow_run(
                 deployment,

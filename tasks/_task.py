@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from uuid import UUID
 
-import anyio
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 
 from prefect_langgraph.blocks.credentials import Credentials, resolve, resolve_for
+from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.errors import InvalidRequestError, RateLimitedError, UnreachableError
 from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.ownership.owner import caller_task_run
-from prefect_langgraph.runs.call import Context, Undo, context_of, undone_if_interrupted
+from prefect_langgraph.runs.call import Context, aundoing, context_of, undoing
 from prefect_langgraph.runs.request import RunRequest, check_request
 from prefect_langgraph.tasks._generators import AsyncSteps, SyncSteps
 from prefect_langgraph.transport.deadline import Deadline
@@ -77,7 +76,7 @@ class LangGraphTask(Task[P, R]):
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             caller = _caller()
-            with _called_from(caller), _undone_if_interrupted():
+            with _called_from(caller), undoing():
                 result = super().__call__(*args, **kwargs)
             if inspect.isgenerator(result):
                 return SyncSteps(result, _caller)
@@ -117,36 +116,10 @@ def _called_from(caller: tuple[str, int] | None) -> Iterator[None]:
         caller_task_run.reset(token)
 
 
-@contextmanager
-def _undone_if_interrupted() -> Iterator[None]:
-    """Undo what the call has made, when its caller is interrupted before Prefect hands it over."""
-    undos: list[Undo] = []
-    token = undone_if_interrupted.set(undos)
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
-        for undo in undos:
-            io_loop().run(undo)
-        raise
-    finally:
-        undone_if_interrupted.reset(token)
-
-
 async def _await(result: Awaitable[R], caller: tuple[str, int] | None) -> R:
-    undos: list[Undo] = []
-    token = undone_if_interrupted.set(undos)
-    try:
+    async with aundoing():
         with _called_from(caller):
             return await result
-    except asyncio.CancelledError:
-        for undo in undos:
-            with anyio.CancelScope(shield=True):
-                await io_loop().arun(undo)
-        raise
-    finally:
-        undone_if_interrupted.reset(token)
 
 
 def langgraph_task(
@@ -182,11 +155,13 @@ def faces(
 
     @wraps(operation)
     def face(*args: P.args, **kwargs: P.kwargs) -> R:
-        return io_loop().run(operation, *args, **kwargs)
+        with undoing():
+            return io_loop().run(operation, *args, **kwargs)
 
     @wraps(operation)
     async def aface(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await io_loop().arun(operation, *args, **kwargs)
+        async with aundoing():
+            return await io_loop().arun(operation, *args, **kwargs)
 
     _name(face, name, operation.__doc__)
     _name(aface, f"a{name}", _twin_docstring(name, operation.__doc__))
@@ -258,7 +233,7 @@ async def context_for_handle(handle: RunHandle, credentials: Credentials) -> Con
     return await context_of(await resolve_for(handle.url, handle.credentials, credentials))
 
 
-def request_of(
+async def request_of(
     assistant_id: str | UUID,
     input: Any,
     *,
@@ -267,6 +242,19 @@ def request_of(
     options: Mapping[str, Any],
 ) -> RunRequest:
     """The request for a run, checked. Options that are None are left to the server."""
+    make = partial(checked_request, assistant_id, input, metadata=metadata, headers=headers)
+    return await off_loop(partial(make, options=options), weigh=(input, options, metadata))
+
+
+def checked_request(
+    assistant_id: str | UUID,
+    input: Any,
+    *,
+    metadata: Mapping[str, Any] | None,
+    headers: Mapping[str, HeaderValue] | None,
+    options: Mapping[str, Any],
+) -> RunRequest:
+    """`request_of` at once, for whoever is not on the shared loop."""
     payload = {name: value for name, value in options.items() if value is not None}
     if input is not None:
         payload["input"] = input

@@ -52,7 +52,7 @@ async def _start(
 ) -> RunHandle:
     deadline = call_deadline(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
-    request = request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
+    request = await request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
     context = await context_for(credentials)
     handle = await operations.start(
         context,

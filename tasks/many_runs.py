@@ -12,6 +12,7 @@ from langgraph_sdk.schema import All, Config, Durability
 
 from prefect_langgraph.arguments import check_choice, check_count
 from prefect_langgraph.blocks.credentials import Credentials
+from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.headers import HeaderValue
 from prefect_langgraph.logs import counted
@@ -24,10 +25,10 @@ from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout, undo_i
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.tasks._task import (
     call_deadline,
+    checked_request,
     context_for,
     context_for_handle,
     faces,
-    request_of,
 )
 
 
@@ -80,7 +81,7 @@ def requests_of(
         if chosen is None:
             raise InvalidRequestError(f"input {index} has no assistant_id, and neither has the call.")
         try:
-            request = request_of(
+            request = checked_request(
                 chosen,
                 item.input,
                 metadata={**(metadata or {}), **(item.metadata or {})},
@@ -109,7 +110,8 @@ async def _start(
 ) -> list[RunHandle]:
     check_count("max_in_flight", max_in_flight)
     deadline = call_deadline(max_wait_seconds)
-    requests = requests_of(assistant_id, inputs, metadata=metadata, headers=headers, options=options)
+    make = partial(requests_of, assistant_id, inputs, metadata=metadata, headers=headers)
+    requests = await off_loop(partial(make, options=options), weigh=(inputs, options))
     context = await context_for(credentials)
     fan_out = FanOut(
         context,
@@ -232,7 +234,8 @@ async def _join_runs(
         credentials: Needed only where the handles' own do not lead to the deployment.
         on_failure: "raise" waits for all and raises one `FanOutError` that holds every result;
             "fail_fast" cancels the rest at the first failure, waits until that is so, and raises the
-            same; "collect" returns the results whatever they are.
+            same; "collect" returns the results whatever they are; of a run that the deployment
+            would not tell about, the status last seen and an `error` that names why.
         max_wait_seconds: Wall clock for all of them together. None is unlimited.
         on_timeout: "leave" what has not ended when the time has passed, or "cancel" it.
 

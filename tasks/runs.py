@@ -44,7 +44,7 @@ async def _run(
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
     deadline = call_deadline(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
-    request = request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
+    request = await request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
     result = await run_to_end(
         await context_for(credentials),
         request,

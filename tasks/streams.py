@@ -53,7 +53,7 @@ def _modes_of(stream_mode: str | Sequence[str]) -> list[str]:
     return modes
 
 
-def _request(
+async def _request(
     assistant_id: str | UUID,
     input: Any,
     stream_mode: StreamMode | Sequence[StreamMode],
@@ -68,7 +68,7 @@ def _request(
         # Its parts are not kept by the server: who does not listen before the run begins has lost some.
         after_seconds = max(after_seconds or 0, 1)
     more = {"after_seconds": after_seconds, "stream_mode": modes, "stream_resumable": True}
-    return request_of(
+    return await request_of(
         assistant_id, input, metadata=metadata, headers=headers, options={**options, **more}
     )
 
@@ -98,7 +98,7 @@ async def _parts(
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
     deadline = call_deadline(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
-    request = _request(
+    request = await _request(
         assistant_id,
         input,
         stream_mode,

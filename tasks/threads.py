@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -12,15 +14,39 @@ from langgraph_sdk.schema import Checkpoint, ThreadState, ThreadStateSelectField
 
 from prefect_langgraph.arguments import check_choice, check_json, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
-from prefect_langgraph.errors import NotFoundError
+from prefect_langgraph.errors import DeploymentError, NotFoundError
 from prefect_langgraph.headers import HeaderValue, validate_headers
 from prefect_langgraph.ownership.keys import key_for
 from prefect_langgraph.ownership.tags import thread_id_of
+from prefect_langgraph.runs.call import Context, undo_if_interrupted
 from prefect_langgraph.tasks._task import context_for, faces
 from prefect_langgraph.transport.connection import mask_headers
-from prefect_langgraph.transport.deployment import InDoubtError
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import InDoubtError, answer_to_abandoned
 
 IfExists = Literal["raise", "do_nothing"]
+
+_UNDO_SECONDS = 10.0
+
+
+async def _delete_unused(context: Context, thread_id: str, may_be_ours: bool) -> None:
+    """Delete a thread whose maker was cancelled, unless it was there before and has been used."""
+    if not may_be_ours:
+        return
+    deployment, deadline = context.deployment, Deadline.after(_UNDO_SECONDS)
+    threads, runs = deployment.client.threads, deployment.client.runs
+    try:
+        row = await deployment.thread(thread_id, deadline)
+        if row is None or row.get("updated_at") != row.get("created_at"):
+            return
+        used = await deployment.send(
+            lambda: runs.list(thread_id, limit=1), doing="look at a thread", deadline=deadline
+        )
+        if not used:
+            doing = f"delete thread {thread_id}"
+            await deployment.send(lambda: threads.delete(thread_id), doing=doing, deadline=deadline)
+    except DeploymentError as error:
+        context.logger.warning("Thread %s may stay: %s", thread_id, error)
 
 
 async def _create_thread(
@@ -86,8 +112,10 @@ async def _create_thread(
     chosen = given or (thread_id_of(key.text) if key is not None else str(uuid.uuid4()))
     tags = context.owner.tags(key=key.text if key is not None else None)
     steps: Any = list(supersteps) if supersteps is not None else None
-    try:
-        await context.deployment.send(
+    undo = partial(_delete_unused, context, chosen, given is None or if_exists == "raise")
+    abandoned = asyncio.Event()
+    sending = asyncio.create_task(
+        context.deployment.send(
             lambda: threads.create(
                 thread_id=chosen,
                 metadata={**(metadata or {}), **tags},
@@ -101,10 +129,20 @@ async def _create_thread(
             deadline=context.deployment.patience(),
             hidden=[metadata, supersteps, plain],
             repeatable=given is None or if_exists == "do_nothing",
+            abandoned=abandoned,
         )
+    )
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        with contextlib.suppress(InDoubtError):
+            await answer_to_abandoned(sending, abandoned)
+        await undo()
+        raise
     except InDoubtError as doubt:
         # With if_exists="raise" a second request could refuse what the first one made.
         raise doubt.public() from None
+    undo_if_interrupted(undo)
     context.logger.info("Created thread %s", chosen)
     return chosen
 

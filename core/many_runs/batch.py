@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from prefect_langgraph.canonical import canonical, digest
+from prefect_langgraph.canonical import canonical, digest, off_loop
 from prefect_langgraph.errors import (
     DeploymentError,
     InvalidRequestError,
@@ -31,7 +31,7 @@ from prefect_langgraph.runs.call import Context
 from prefect_langgraph.runs.lookup import Lookup
 from prefect_langgraph.runs.poller import Waiter
 from prefect_langgraph.runs.request import RunRequest, with_webhook
-from prefect_langgraph.runs.start import REPEATED_FAILURES, LastStart, Starter
+from prefect_langgraph.runs.start import DOUBT_SECONDS, REPEATED_FAILURES, LastStart, Starter
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import (
     ANSWER_SECONDS,
@@ -202,6 +202,7 @@ class BatchStarter:
         # Inputs to which the server has answered 500 when they were sent alone.
         self._suspects: list[Item] = []
         self._call_claims: list[str] = []
+        self._doubtful: list[Item] = []
         self._search: BatchSearch | None = None
         self.items = [Item(index, request) for index, request in enumerate(requests)]
 
@@ -246,7 +247,7 @@ class BatchStarter:
             return [Key.chosen(f"{base}:{item.index}") for item in self.items]
         if not self._once or owner.root is None:
             return []
-        calls = [digest(self._operation, item.request.arguments) for item in self.items]
+        calls = await off_loop(self._digests, weigh=[item.request.arguments for item in self.items])
         if not owner.remote:
             return [Key.derived(owner.root[0], call, call_ordinal(owner, call)) for call in calls]
         # Other processes of this attempt may start identical runs: the claim of the whole call
@@ -268,6 +269,9 @@ class BatchStarter:
             seen[call] += 1
         self._call_claims = [whole.place] if whole is not None and whole.place is not None else []
         return keys
+
+    def _digests(self) -> list[str]:
+        return [digest(self._operation, item.request.arguments) for item in self.items]
 
     async def _check_turn(self, sent: Sequence[Item] = ()) -> None:
         """Raise if another process has taken the call over; `sent` are items of a delayed request."""
@@ -302,14 +306,21 @@ class BatchStarter:
 
     async def start(self, items: Sequence[Item]) -> None:
         """Start items. Each has a handle or an error afterwards, unless the deadline passed first."""
-        for chunk in chunks_of([item for item in items if item.handle is None]):
+        waiting = [item for item in items if item.handle is None]
+        weight = [item.request.arguments for item in waiting]
+        for chunk in await off_loop(lambda: list(chunks_of(waiting)), weigh=weight):
             if self._deadline.passed:
                 return
             if self._sent or (self._turn is not None and _was_delayed(self._turn.taken_at)):
                 await self._check_turn()
             self._sent = True
             began = time.monotonic()
-            await self._start_chunk(chunk)
+            try:
+                await self._start_chunk(chunk)
+            except LangGraphError:
+                if self._deadline.passed:
+                    self._doubtful = [item for item in chunk if not item.resolved]
+                raise
             if _was_delayed(began):
                 await self._check_turn(sent=chunk)
 
@@ -362,7 +373,13 @@ class BatchStarter:
                 await each(part, self._start_or_suspect)
         suspects = [item for item in self._suspects if not item.resolved]
         if len(suspects) == len(items):
-            return False
+            # An outage, or each of them: an outage is given its time first.
+            lasts = time.monotonic() - since > self._deployment.connection.patience_seconds
+            if failures < REPEATED_FAILURES or not (lasts or failures > _MOST_DOUBTS):
+                return False
+            for item in suspects:
+                item.error = failed_on_input(self._doing([item]), self._deployment.url)
+            return True
         await each(suspects, self._send_alone)
         return True
 
@@ -470,10 +487,20 @@ class BatchStarter:
             await self._resolve_abandoned(items)
             raise
 
+    async def look_for_doubtful(self) -> list[Item]:
+        """Find what was started by a request whose answer was lost as the deadline passed."""
+        items, self._doubtful = self._doubtful, []
+        if items:
+            self._deadline = Deadline.after(DOUBT_SECONDS)
+            self._search = None
+            await self._resolve_abandoned(items)
+        return [item for item in items if item.handle is not None]
+
     async def _resolve_abandoned(self, items: Sequence[Item]) -> None:
-        """Adopt the items that a request has started, so that a cancelled caller can cancel them."""
+        """Find what a request has started whose answer was lost, for a caller that has gone."""
+        seconds = max(2 * ANSWER_SECONDS, self._deadline.remaining() or 0.0)
         try:
-            async with asyncio.timeout(2 * ANSWER_SECONDS):
+            async with asyncio.timeout(min(seconds, DOUBT_SECONDS)):
                 await self._resolve(items, "started")
         except (TimeoutError, LangGraphError) as error:
             run_logger().warning("%d runs may be running: %s", len(items), error)

@@ -47,6 +47,7 @@ class FanOut:
         deadline: The caller's.
         max_in_flight: How many runs may be on the server at once. None: no limit.
         stop_after: After this many failures the fan-out starts no more, and leaves the rest unfinished.
+        collects: True goes on when the server would not tell about one run; its result says so.
         known: Results that need no run, by the index of their request.
         on_started: Called with items as their runs are started or adopted.
         on_ended: Called with each result as it comes in, also that of a refused item.
@@ -64,6 +65,7 @@ class FanOut:
         deadline: Deadline,
         max_in_flight: int | None = None,
         stop_after: int | None = None,
+        collects: bool = False,
         known: Mapping[int, RunResult] | None = None,
         on_started: OnStarted | None = None,
         on_ended: OnEnded | None = None,
@@ -77,6 +79,8 @@ class FanOut:
         )
         self._bound = max_in_flight
         self._stop_after = stop_after
+        self._collects = collects
+        self._errors: dict[int, DeploymentError] = {}
         self._on_started = on_started
         self._on_ended = on_ended
         self._before_waiting = before_waiting
@@ -157,6 +161,11 @@ class FanOut:
                 deadline=self._deadline,
                 on_timeout=on_timeout,
                 stopped_early=self._stopped and not self._late,
+                errors={
+                    place: self._errors[item.index]
+                    for place, item in enumerate(self._open)
+                    if item.index in self._errors
+                },
             ),
             self._context.deployment.clean_up(self._release_claims(), more_seconds=PRUNE_SECONDS),
         )
@@ -212,9 +221,16 @@ class FanOut:
                 wait.add_done_callback(partial(self._waited, item.index))
 
     async def _wait(self, index: int, handle: RunHandle) -> None:
-        result = await operations.watch(
-            self._context, handle, deadline=self._deadline, exact=False, quiet=True
-        )
+        try:
+            result = await operations.watch(
+                self._context, handle, deadline=self._deadline, exact=False, quiet=True
+            )
+        except DeploymentError as error:
+            if not self._collects or len(self._errors) + 1 == len(self.items):
+                raise
+            self._errors[index] = error
+            self._in_flight -= 1
+            return
         self._in_flight -= 1
         if result is None:
             self._late = True
@@ -272,6 +288,8 @@ class FanOut:
             await self.cancel(taken.late)
             raise
         except LangGraphError as error:
+            if on_timeout == "cancel":
+                await self._context.deployment.clean_up(self._cancel_doubtful())
             handles = self._active()
             contexts = {join.location_of(handle): self._context for handle in handles}
             raise await join.ended_by(error, contexts, handles, on_timeout) from error.__cause__
@@ -291,6 +309,13 @@ class FanOut:
 
     async def _cancel_active(self) -> None:
         await self.cancel(self._active())
+
+    async def _cancel_doubtful(self) -> None:
+        """Cancel what a request has started whose answer was lost as the deadline passed."""
+        found = await self._starter.look_for_doubtful()
+        await self.cancel([item.handle for item in found if item.handle is not None])
+        if found:
+            await self._release_claims()
 
     async def cancel(self, handles: Sequence[RunHandle]) -> None:
         """Cancel runs after an error: what could not be confirmed is logged and not raised."""

@@ -12,9 +12,14 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from prefect_langgraph.errors import JoinTimeoutError, LangGraphError, UnreachableError
+from prefect_langgraph.errors import (
+    DeploymentError,
+    JoinTimeoutError,
+    LangGraphError,
+    UnreachableError,
+)
 from prefect_langgraph.models import RunHandle, RunStatus
-from prefect_langgraph.results import FanOutResult, RunResult
+from prefect_langgraph.results import FanOutResult, RunFailure, RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
 from prefect_langgraph.runs.poller import Waiter
@@ -54,8 +59,9 @@ async def join_many(
     """Wait for runs and return the result of each, by the policy `on_failure`."""
     if not handles:
         return FanOutResult()
+    errors: dict[int, DeploymentError] = {}
     try:
-        found = await _wait_all(contexts, handles, on_failure, deadline, on_result)
+        found = await _wait_all(contexts, handles, on_failure, deadline, on_result, errors)
     except LangGraphError as error:
         raise await ended_by(error, contexts, handles, on_timeout) from error.__cause__
     return await conclude(
@@ -67,6 +73,7 @@ async def join_many(
         on_timeout=on_timeout,
         stopped_early=on_failure == "fail_fast"
         and any(item is not None and item.status is not RunStatus.SUCCESS for item in found),
+        errors=errors,
     )
 
 
@@ -95,6 +102,7 @@ async def conclude(
     deadline: Deadline,
     on_timeout: OnTimeout,
     stopped_early: bool,
+    errors: Mapping[int, DeploymentError] | None = None,
 ) -> FanOutResult:
     """Cancel or leave the runs that have not ended, release the others, and return or raise.
 
@@ -106,6 +114,7 @@ async def conclude(
         deadline: The caller's.
         on_timeout: What happens with runs that have not ended at the deadline.
         stopped_early: True when failures stopped the waiting, which cancels the rest.
+        errors: Of runs that the server would not tell about, why; they have no outcome.
     """
     results = list(found)
     late = [index for index, item in enumerate(results) if item is None]
@@ -115,12 +124,21 @@ async def conclude(
             results[index] = outcome
     for index in late:
         results[index] = results[index] or _still(contexts, handles[index])
+    for index, error in (errors or {}).items():
+        known = results[index]
+        if known is not None and known.error is None:
+            results[index] = known.model_copy(update={"error": failure_of(error)})
     result = FanOutResult(results=tuple(item for item in results if item is not None))
     await release_many(contexts, result, deadline)
     _log(contexts, handles, result)
     if late and not stopped_early and on_failure != "collect":
         raise deadline_passed(result, deadline, on_timeout)
     return result if on_failure == "collect" else result.raise_for_failures()
+
+
+def failure_of(error: DeploymentError) -> RunFailure:
+    """What a result says of a run that the server would not tell about."""
+    return RunFailure(error=type(error).__name__, message=str(error))
 
 
 async def _cancel_late(contexts: Contexts, handles: Sequence[RunHandle]) -> Sequence[RunResult | None]:
@@ -140,20 +158,30 @@ async def _wait_all(
     on_failure: OnFailure,
     deadline: Deadline,
     on_result: OnResult | None,
+    errors: dict[int, DeploymentError],
 ) -> list[RunResult | None]:
-    """The result of each run; None for runs that had not ended when the waiting stopped."""
+    """The result of each run; None for runs that had not ended when the waiting stopped.
+
+    Where failures are collected, one run that the server would not tell about is noted in `errors`.
+    """
     few = len(handles) <= ONE_LINE_EACH
     found: list[RunResult | None] = [None] * len(handles)
     failed = asyncio.Event()
 
     async def one(index: int) -> None:
-        result = await operations.watch(
-            contexts[location_of(handles[index])],
-            handles[index],
-            deadline=deadline,
-            exact=few,
-            quiet=not few,
-        )
+        try:
+            result = await operations.watch(
+                contexts[location_of(handles[index])],
+                handles[index],
+                deadline=deadline,
+                exact=few,
+                quiet=not few,
+            )
+        except DeploymentError as error:
+            if on_failure != "collect":
+                raise
+            errors[index] = error
+            return
         if result is None:
             return
         found[index] = result
@@ -172,6 +200,8 @@ async def _wait_all(
         await asyncio.wait([everything, *stops], return_when=asyncio.FIRST_COMPLETED)
         if everything.done():
             everything.result()
+        if len(errors) == len(handles):
+            raise errors[0]  # there is nothing to collect
     finally:
         for task in (*waits, stop):
             task.cancel()

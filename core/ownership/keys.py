@@ -19,10 +19,11 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, Literal
 
-from prefect_langgraph.canonical import digest
+from prefect_langgraph.canonical import digest, off_loop
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import RunStatus
 from prefect_langgraph.ownership.claims import holder_of
@@ -231,7 +232,8 @@ async def key_for(
         return Key.chosen(idempotency_key)
     if not once or owner.root is None:
         return None
-    call, root_id = digest(operation, arguments), owner.root[0]
+    call = await off_loop(partial(digest, operation, arguments), weigh=arguments)
+    root_id = owner.root[0]
     if not owner.remote:
         return Key.derived(root_id, call, call_ordinal(owner, call))
     return await _claimed(deployment, owner, owner.root, call, deadline)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import anyio
 
 from prefect_langgraph.logs import LoggerOrAdapter, run_logger
 from prefect_langgraph.ownership.heartbeat import Leases
 from prefect_langgraph.ownership.owner import Owner, current_owner
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deployment import Deployment, deployment_for
+from prefect_langgraph.transport.loop import io_loop
 
 OnTimeout = Literal["cancel", "leave"]
 
@@ -51,3 +56,45 @@ def undo_if_interrupted(undo: Undo) -> None:
     undos = undone_if_interrupted.get()
     if undos is not None:
         undos.append(undo)
+
+
+@contextmanager
+def undoing() -> Iterator[None]:
+    """Undo what a call has made, when its caller is interrupted before it has the result.
+
+    Inside another `undoing` that one does it, which sees the caller for longer.
+    """
+    if undone_if_interrupted.get() is not None:
+        yield
+        return
+    undos: list[Undo] = []
+    token = undone_if_interrupted.set(undos)
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        for undo in undos:
+            io_loop().run(undo)
+        raise
+    finally:
+        undone_if_interrupted.reset(token)
+
+
+@asynccontextmanager
+async def aundoing() -> AsyncIterator[None]:
+    """`undoing` for an asynchronous caller."""
+    if undone_if_interrupted.get() is not None:
+        yield
+        return
+    undos: list[Undo] = []
+    token = undone_if_interrupted.set(undos)
+    try:
+        yield
+    except asyncio.CancelledError:
+        for undo in undos:
+            with anyio.CancelScope(shield=True):
+                await io_loop().arun(undo)
+        raise
+    finally:
+        undone_if_interrupted.reset(token)

@@ -220,6 +220,8 @@ class Lookup:
         thread: Row | None = None
         try:
             state: Mapping[str, Any] | None = await self._own_state(handle, deadline)
+            if state is None and status is RunStatus.SUCCESS:
+                state = await self._confirmed_state(handle, deadline)
         except NotFoundError:
             return None  # deleted since, with its thread
         except DeploymentError as error:
@@ -263,6 +265,24 @@ class Lookup:
                     "metadata and before of a history.",
                     url=self._deployment.url,
                 )
+
+    async def _confirmed_state(self, handle: RunHandle, deadline: Deadline) -> Row | None:
+        """The newest checkpoint of a run that ended well and seems to have written none.
+
+        An empty list may be a gateway's, so the thread is to agree with it.
+        """
+        thread = await self._deployment.thread(handle.thread_id, deadline, once=True)
+        if thread is not None and thread.get("values") is not None:
+            threads = self._deployment.client.threads
+
+            async def ask() -> list[Row]:
+                found = rows_of(await threads.get_history(handle.thread_id, limit=1), "checkpoint")
+                if not found:
+                    raise UnreadableAnswerError("a thread that has values is said to have no states")
+                return found
+
+            await self._send(ask, deadline, once=True)
+        return await self._own_state(handle, deadline)
 
     async def _send(
         self,

@@ -85,6 +85,10 @@ async def start(
         if starter.left_behind is not None:
             await let_go(context, starter.left_behind)
         raise
+    except DeploymentError:
+        if starter.in_doubt:
+            await deployment.clean_up(_cancel_doubtful(context, starter))
+        raise
     how = {
         "started": "Started",
         "adopted": "Adopted, from an earlier attempt,",
@@ -92,6 +96,17 @@ async def start(
     }[handle.origin]
     context.logger.info("%s %s", how, handle)
     return handle
+
+
+async def _cancel_doubtful(context: Context, starter: Starter) -> None:
+    """Cancel the run of a start whose answer was lost as the deadline passed, if there is one."""
+    try:
+        handle = await starter.look_for_doubtful()
+    except DeploymentError as error:
+        context.logger.warning("A run may have been started, and may be running: %s", error)
+        return
+    if handle is not None:
+        await let_go(context, handle)
 
 
 async def run_to_end(

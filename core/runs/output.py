@@ -31,6 +31,7 @@ from prefect_langgraph.runs.lookup import before_of
 from prefect_langgraph.runs.usage import usage_of
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.http_errors import UnreadableAnswerError, row_of, rows_of
 
 REMEMBERED_ASSISTANTS = 500
 REMEMBERED_SECONDS = 600.0
@@ -242,14 +243,24 @@ class Outputs:
         self, handle: RunHandle, deadline: Deadline, **options: Any
     ) -> list[dict[str, Any]]:
         threads = self._deployment.client.threads
-        found = await self._deployment.send(
-            lambda: threads.get_history(handle.thread_id, **options),
+        first = options.get("metadata") is None and options.get("before") is None
+
+        async def ask() -> list[dict[str, Any]]:
+            found = rows_of(await threads.get_history(handle.thread_id, **options), "checkpoint")
+            if first and not found:
+                # A gateway's, unless the thread agrees.
+                thread = row_of(await threads.get(handle.thread_id), "status")
+                if thread.get("values") is not None:
+                    raise UnreadableAnswerError("a thread that has values is said to have no states")
+            return found
+
+        return await self._deployment.send(
+            ask,
             doing="ask for a thread's history",
             deadline=deadline,
             within_wait=True,
             quotes=False,
         )
-        return [dict(state) for state in found]
 
     async def _state_before(self, handle: RunHandle, limit: Deadline) -> Any:
         """The thread's values before a run: those at its input, or at the state it went on from."""

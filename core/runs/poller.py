@@ -53,6 +53,7 @@ SPOILS_SECONDS, LONGEST_SPOILS_SECONDS = 10.0, 300.0
 PARTS = 8  # into which a page that fails is taken apart
 ALONE = 16  # a page of so few that fails is asked for one by one
 KEEN_FAILURES = 3
+PROBES = 6  # so many are asked for alone where every part of a page fails
 HISTORY_FAILURES = 2  # so often it is asked for again; then what else can be read decides
 QUESTION_SECONDS = 1.5
 LANES = 4  # pages under way at once, where one of them hangs
@@ -427,10 +428,18 @@ class Waiter:
         errors = await asyncio.gather(*(self._guarded(part, ask) for part in parts))
         failed = [(part, wrong) for part, wrong in zip(parts, errors, strict=True) if wrong is not None]
         if len(failed) == len(parts) > 1:
-            # That looks like the server. Should it be many of the watches, they are found bit by bit.
-            keen = min(watch.failures for watch in page) >= KEEN_FAILURES
-            failed = random.sample(failed, 1) if keen else []
-            self._note_trouble(page, error)
+            # That looks like the server, unless it answers for some of them alone.
+            if len(page) > ALONE:
+                probes = random.sample(list(page), PROBES)
+                alone = await asyncio.gather(*(self._guarded([watch], ask) for watch in probes))
+                well = any(wrong is None for wrong in alone)
+            else:
+                well = min(watch.failures for watch in page) >= KEEN_FAILURES
+            if not well:
+                # Should it be nearly all of the watches, they are found bit by bit.
+                keen = min(watch.failures for watch in page) >= KEEN_FAILURES
+                failed = random.sample(failed, 1) if keen else []
+                self._note_trouble(page, error)
         await asyncio.gather(*(self._take_apart(part, ask, wrong) for part, wrong in failed))
 
     async def _ask_together(self, page: Sequence[_Watch]) -> None:

@@ -49,6 +49,9 @@ from prefect_langgraph.transport.paging import pages
 CLAIM_GRACE_SECONDS = 3.0
 """How long the holder of a claim has to start its run before another starts it in its place."""
 
+DOUBT_SECONDS = 30.0
+"""How long a run is looked for whose start was not answered before the deadline."""
+
 REPEATED_FAILURES = 3
 """So often in a row a 500 is the answer to an input before the input is blamed for it."""
 
@@ -90,6 +93,7 @@ class Starter:
 
     Attributes:
         left_behind: The run that was started for a caller that was cancelled, who is to cancel it.
+        in_doubt: True when the deadline passed while it was unknown whether a run was started.
     """
 
     def __init__(
@@ -113,6 +117,8 @@ class Starter:
         self._user_thread_id = thread_id
         self._deadline = deadline
         self.left_behind: RunHandle | None = None
+        self.in_doubt = False
+        self._doubtful: tuple[str, str | None] | None = None
         self._claim_id: str | None = None
         self._failures = 0
         self._failed_since = 0.0
@@ -396,6 +402,26 @@ class Starter:
         if run_id is not None:
             self.left_behind = self._handle(thread_id, run_id, key, "started")
 
+    async def look_for_doubtful(self) -> RunHandle | None:
+        """The run of a start whose answer was lost as the deadline passed; None when there is none.
+
+        Raises:
+            DeploymentError: The server does not tell.
+        """
+        assert self._doubtful is not None  # noqa: S101 - by in_doubt
+        thread_id, key = self._doubtful
+        ends = Deadline.after(DOUBT_SECONDS)
+        found = await self._find(thread_id, key, ends)
+        seen = time.monotonic()
+        # The request may still be on its way through the server, which has answered now.
+        while found is None and time.monotonic() - seen < CLAIM_GRACE_SECONDS and not ends.passed:
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            found = await self._find(thread_id, key, ends)
+        if found is None:
+            await self._release_claim()
+            return None
+        return self._handle(thread_id, found["run_id"], key, "started")
+
     async def _last_look(self, thread_id: str, key: str | None) -> str | None:
         """The run of a create whose answer was lost and whose caller has gone."""
         ends = Deadline.after(ANSWER_SECONDS)
@@ -431,6 +457,10 @@ class Starter:
         except asyncio.CancelledError:
             if (run_id := await self._last_look(thread_id, key)) is not None:
                 self.left_behind = self._handle(thread_id, run_id, key, "started")
+            raise
+        except DeploymentError:
+            if self._deadline.passed:
+                self.in_doubt, self._doubtful = True, (thread_id, key)
             raise
         return found["run_id"] if found is not None else None
 

@@ -7,7 +7,8 @@ closes the pipe, and the child cancels what was still held.
 
 Invariants:
 - The child acts only after its parent ended, on runs that were held at that moment, and then ends.
-- Secrets reach the child by the pipe: not by its arguments, nor its environment.
+- Secrets reach the child by the pipe: not by its arguments, nor its environment. Those that were
+  rotated since it reads from the saved block.
 - Used on the shared loop only, so it needs no lock.
 """
 
@@ -32,6 +33,11 @@ for name in ("SIGINT", "SIGTERM", "SIGHUP"):
     if hasattr(signal, name):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
 held, path = {}, []
+
+def headers_now(block):
+    from prefect_langgraph import LangGraphCredentials
+    return LangGraphCredentials.load(block).connection().all_headers()
+
 for line in sys.stdin.buffer:
     message = json.loads(line)
     if "path" in message:
@@ -51,7 +57,13 @@ if held:
                     answer = client.post(message["url"], headers=message["headers"])
                 except httpx.TransportError:
                     continue
-                if answer.status_code != 429 and answer.status_code < 500:
+                if answer.status_code in (401, 403) and message["block"]:
+                    # Its key may have been rotated since.
+                    try:
+                        message["headers"] = headers_now(message["block"])
+                    except Exception:
+                        pass  # tried again in a second
+                elif answer.status_code != 429 and answer.status_code < 500:
                     del held[run]
             if held:
                 time.sleep(1)
@@ -110,6 +122,7 @@ class Tether:
                 "run": handle.run_id,
                 "url": f"{handle.url}/threads/{handle.thread_id}/runs/{handle.run_id}/cancel",
                 "headers": connection.all_headers(),
+                "block": connection.name,
             }
         )
         self._held[handle.run_id] = message

@@ -5,6 +5,7 @@ its own. Such an answer says nothing about runs and threads, so it becomes `Stra
 is transient like no answer at all.
 
 - A 404 is LangGraph's when it is a JSON object with `detail`.
+- What deletes or cancels is answered without a body.
 - A success has the shape that LangGraph's API gives it: `_SHAPES`. What stands there is looked for, not
   parsed, so that large answers are not read twice.
 """
@@ -65,9 +66,23 @@ async def refuse_strange_answer(response: httpx.Response) -> None:
             raise _strange(response)
         if response.request.extensions.get(STREAMED):
             return
+        if _has_no_body(response.request):
+            if (await response.aread()).strip() not in _NOTHING:
+                raise _strange(response)
+            return
         shape = _shape_of(response.request)
         if shape is not None and not _fits(await response.aread(), *shape):
             raise _strange(response)
+
+
+# An older server says null, or {}.
+_NOTHING = (b"", b"null", b"{}")
+
+
+def _has_no_body(request: httpx.Request) -> bool:
+    return request.method == "DELETE" or (
+        request.method == "POST" and request.url.path.endswith("/cancel")
+    )
 
 
 def _shape_of(request: httpx.Request) -> tuple[bytes, bytes] | None:
@@ -80,7 +95,7 @@ def _shape_of(request: httpx.Request) -> tuple[bytes, bytes] | None:
 def _fits(body: bytes, begins: bytes, names: bytes) -> bool:
     if not body[:100].lstrip().startswith(begins):
         return False
-    return names in body or (begins == _LIST and b"".join(body.split()) == b"[]")
+    return names in body or (begins == _LIST and b"".join(body[:100].split()) == b"[]")
 
 
 def _has_detail(body: bytes) -> bool:

@@ -7,6 +7,7 @@ above keep for a deployment hangs on it as a part, which it does not know by nam
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
 import random
@@ -131,6 +132,7 @@ class Deployment:
         self.client = connection.async_client()
         self._parts: dict[Any, Any] = {}
         self._heard = -math.inf  # when it last answered
+        self._unheard = False  # True when nothing answered the last attempt
         self._cleaning_up: set[asyncio.Task[Any]] = set()
         self._https: list[httpx.AsyncClient] = []
         self.add_client(self.client.http.client)
@@ -225,13 +227,14 @@ class Deployment:
             seconds = attempts.begin(used.timeout_seconds, patient=patient and not once)
             try:
                 answer = await _attempt(request, seconds)
-                self._heard = time.monotonic()
+                self._heard, self._unheard = time.monotonic(), False
                 return answer
             except orjson.JSONEncodeError as error:
                 raise InvalidRequestError(
                     f"Could not {doing}: a value is not JSON ({error}).", url=self.url
                 ) from None
             except Exception as error:  # noqa: BLE001 - every one is mapped and raised
+                self._unheard = status_code_of(error) is None and is_transient(error)
                 refused = status_code_of(error) in (401, 403)
                 if refused and await self._has_new_secrets(used):
                     continue
@@ -276,6 +279,17 @@ class Deployment:
         for http in self._https:
             http.headers = httpx.Headers(self.connection.all_headers())
         run_logger().info("The secrets of block %r have changed; the new ones are used", saved.name)
+
+    async def answers_again(self, seconds: float) -> bool:
+        """False when the last attempt was not answered, and one more within `seconds` is not either."""
+        if self._unheard:
+            with contextlib.suppress(DeploymentError):
+                await self.send(
+                    lambda: self.client.http.client.get("/ok"),
+                    doing="ask whether the server is there",
+                    deadline=Deadline.after(seconds),
+                )
+        return not self._unheard
 
     async def thread(
         self, thread_id: str, deadline: Deadline, *, once: bool = False

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -15,11 +20,16 @@ from faults.tally import BATCH, CANCEL, RUN, Tally
 from prefect_langgraph import (
     AuthenticationError,
     InvalidRequestError,
+    LangGraphAssistant,
     LangGraphCredentials,
+    LangGraphError,
     RunHandle,
     RunStatus,
     UnreachableError,
+    acreate_cron,
+    acreate_thread,
     astart_run,
+    astart_runs,
     fan_out,
     get_run,
     join_run,
@@ -241,6 +251,27 @@ def test_call_after_the_rotation_uses_the_new_key_though_the_old_one_is_remember
     assert run_stateless("counted", {"tag": "b"}, credentials=tally.block)["result"] == "b"
 
 
+def test_stream_of_a_killed_process_is_cancelled_with_the_new_key(tally: Tally, guard: Guard) -> None:
+    code = (
+        "import sys; from prefect_langgraph import stream_run\n"
+        "for part in stream_run('counted', {'tag': 'a', 'gate': True}, credentials=sys.argv[1]):\n"
+        "    print(part.event, flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tally.block],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert next(line for line in process.stdout if line == "metadata\n")
+        guard.key = "second-key"
+        save_key(tally, "second-key")
+        process.kill()
+    wait_until(lambda: not tally.active())
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_one_refusal_of_the_key_in_the_middle_of_a_wait_does_not_end_it(
     tally: Tally, status: int
@@ -354,6 +385,102 @@ def test_input_that_the_server_fails_on_takes_no_other_of_the_batch_with_it(
     assert calm.made == count
 
 
+def test_batch_of_inputs_that_the_server_fails_on_ends_as_the_failure_of_each(tally: Tally) -> None:
+    tally.proxy.on("POST", f"{RUN}|{BATCH}", Only(poisoned, unhandled_500()), times=None)
+    works = [{"tag": f"poison-{number}"} for number in range(3)]
+    result = fan_out("counted", works, credentials=tally.block, on_failure="collect")
+    assert result.counts == {RunStatus.ERROR: 3}
+    assert {item.error.error for item in result if item.error} == {"InvalidRequestError"}
+    assert tally.made == 0
+
+
+# -- one run that the server would not tell about ----------------------------------------------------
+
+
+class FirstThread:
+    """Refuses whatever is about the first thread that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.thread_id: str | None = None
+
+    def __call__(self, request: Request) -> bool:
+        text = request.path + request.body.decode()
+        if self.thread_id is None and request.path.endswith("/threads/search"):
+            self.thread_id = (request.json.get("ids") or [None])[0]
+        return self.thread_id is not None and self.thread_id in text
+
+
+@pytest.mark.parametrize("way", ["join_runs", "fan_out"])
+def test_run_that_cannot_be_asked_about_takes_no_other_result_with_it(tally: Tally, way: str) -> None:
+    refuses = Only(FirstThread(), Answer(422, {"detail": "odd"}))
+    works = [{"tag": f"t{number}", "sleep": 1} for number in range(12)]
+
+    @flow
+    def calls() -> Any:
+        if way == "fan_out":
+            tally.proxy.on("*", POLL, refuses, times=None)
+            return fan_out("counted", works, credentials=tally.block, on_failure="collect")
+        handles = start_runs("counted", works, credentials=tally.block)
+        tally.proxy.on("*", POLL, refuses, times=None)
+        return join_runs(handles, on_failure="collect")
+
+    result = calls()
+    tally.proxy.clear()
+    assert result.counts[RunStatus.SUCCESS] == 11
+    (other,) = result.failed
+    assert other.error is not None
+    assert other.error.error == "InvalidRequestError"
+    tally.settle()
+
+
+# -- answers that are lost as the deadline passes ----------------------------------------------------
+
+
+class SilentAfter:
+    """One request is carried out; from then on nobody says anything, until told to."""
+
+    def __init__(self, path: str) -> None:
+        self._path = re.compile(path)
+        self.silent = False
+        self.done = False
+
+    async def apply(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if not self.done and request.method == "POST" and self._path.search(request.path):
+            self.done = self.silent = True
+            await exchange.fetch()
+        if self.silent:
+            while self.silent:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            exchange.hang_up()
+        else:
+            await exchange.relay()
+
+
+@pytest.mark.parametrize("path", [RUN, BATCH], ids=["start_run", "start_runs"])
+def test_start_whose_answer_is_lost_as_the_deadline_passes_leaves_no_run(
+    calm: Tally, path: str
+) -> None:
+    gateway = SilentAfter(path)
+    calm.proxy.on("*", "", gateway, times=None)
+    work = {"tag": "a", "gate": True}
+
+    @flow
+    def calls() -> None:
+        if path == RUN:
+            start_run("counted", work, credentials=calm.block, max_wait_seconds=3)
+        else:
+            start_runs("counted", [work], credentials=calm.block, max_wait_seconds=3)
+
+    with pytest.raises(LangGraphError):
+        calls()
+    assert gateway.done
+    gateway.silent = False
+    assert calm.made == 1
+    wait_until(lambda: not calm.active())
+    wait_until(lambda: not calm.remaining())
+
+
 # -- callers that are cancelled --------------------------------------------------------------------
 
 
@@ -404,6 +531,56 @@ def test_caller_cancelled_while_its_create_is_lost_leaves_no_run(tally: Tally) -
     asyncio.run(calls())
     assert tally.made == 1
     tally.nothing_left()
+
+
+Making = Callable[[str, str], Coroutine[Any, Any, Any]]
+WORK = {"gate": True}
+
+
+async def _trigger(block: str, tag: str) -> Any:
+    credentials = await LangGraphCredentials.aload(block)
+    assistant = LangGraphAssistant(credentials=credentials, assistant_id="counted")
+    return await assistant.atrigger({"tag": tag, **WORK})
+
+
+MAKERS: dict[str, Making] = {
+    "start_runs": lambda block, tag: astart_runs("counted", [{"tag": tag, **WORK}], credentials=block),
+    "start_run.fn": lambda block, tag: astart_run.fn(
+        "counted", {"tag": tag, **WORK}, credentials=block
+    ),
+    "trigger": _trigger,
+    "create_cron": lambda block, tag: acreate_cron(
+        "counted", "0 0 1 1 *", {"tag": tag}, credentials=block
+    ),
+    "create_thread": lambda block, tag: acreate_thread(metadata={"tag": tag}, credentials=block),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_call_that_is_cancelled_around_its_success_leaves_nothing(tally: Tally, name: str) -> None:
+    """All around the moment, as for `start_run`."""
+
+    @flow
+    async def calls() -> int:
+        began = time.monotonic()
+        await MAKERS[name](tally.block, "first")
+        took, kept = time.monotonic() - began, 1
+        for number in range(20):
+            call = asyncio.create_task(MAKERS[name](tally.block, str(number)))
+            await asyncio.wait([call], timeout=took * (0.2 + number / 14))
+            call.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await call
+                kept += 1
+        return kept
+
+    kept = asyncio.run(calls())
+    if name == "create_cron":
+        assert len(tally.client.crons.search(limit=100)) == kept
+    elif name == "create_thread":
+        assert len(tally.threads()) == kept
+    else:
+        assert len(tally.active()) == kept
 
 
 def test_start_that_is_cancelled_around_its_success_leaves_no_run(tally: Tally) -> None:

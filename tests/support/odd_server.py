@@ -42,6 +42,9 @@ class OddServer:
         lacks: Paths it does not have: `search`, `runs`, `history`, `prune`.
         ignores_filter: A history is answered whatever metadata was asked for.
         ignores_before: A history always begins at its newest state.
+        denies_history: So many times it says that a thread has no history.
+        poison: Threads of which a search that asks for one of them answers 500. A search for all the
+            others is counted as `healthy`.
         forgets: So many times it does not know a run that it has.
         status: What it answers instead, by path, once for each item.
         refuses: The status that it answers to a whole path instead, or None.
@@ -53,6 +56,8 @@ class OddServer:
     lacks: frozenset[str] = frozenset()
     ignores_filter: bool = False
     ignores_before: bool = False
+    denies_history: int = 0
+    poison: frozenset[str] = frozenset()
     forgets: int = 0
     status: dict[str, list[int]] = field(default_factory=dict)
     refuses: Callable[[str], int | None] = lambda path: None
@@ -140,6 +145,10 @@ class OddServer:
         assert body["ids"] != [], "empty ids match every thread of a server"
         assert 0 < body["limit"] <= 1000
         self.largest = max(self.largest, len(body["ids"]))
+        if self.poison & set(body["ids"]):
+            return JSONResponse({"detail": "odd"}, 500)
+        if self.poison and len(body["ids"]) > len(self.threads) - len(self.poison) - 1:
+            self.asked["healthy"] += 1
         select = body.get("select")
         if select and self.refuses_select:
             return JSONResponse({"detail": "select is not permitted"}, 422)
@@ -210,6 +219,9 @@ class OddServer:
     async def _history(self, request: Request) -> Response:
         if (odd := self._odd("history", request)) is not None:
             return odd
+        if self.denies_history:
+            self.denies_history -= 1
+            return JSONResponse([])
         body = await request.json()
         states = self.history.get(request.path_params["thread"], [])
         wanted = (body.get("metadata") or {}).get("run_id")
@@ -217,7 +229,9 @@ class OddServer:
             states = [state for state in states if state["metadata"]["run_id"] == wanted]
         before = body.get("before")
         if before is not None and not self.ignores_before:
-            states = states[1 + [state["checkpoint"] for state in states].index(before) :]
+            states = states[
+                1 + [state["checkpoint"] for state in states].index(before["configurable"]) :
+            ]
         return JSONResponse(states[: body.get("limit", 10)])
 
     @property

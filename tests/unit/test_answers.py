@@ -99,3 +99,23 @@ def test_html_is_strange_whatever_was_asked() -> None:
 def test_no_content_is_an_answer() -> None:
     check("DELETE", f"/threads/{ID}", 204, "", "")
     check("POST", f"/threads/{ID}/runs/{ID}/cancel", 202, "", "")
+
+
+NOTHING = [
+    ("DELETE", f"/threads/{ID}"),
+    ("DELETE", f"/runs/crons/{ID}"),
+    ("POST", f"/threads/{ID}/runs/{ID}/cancel"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), NOTHING)
+@pytest.mark.parametrize("body", ["", "null", "{}"])
+def test_deletion_is_answered_without_a_body(method: str, path: str, body: str) -> None:
+    check(method, path, 200, body)
+
+
+@pytest.mark.parametrize(("method", "path"), NOTHING)
+@pytest.mark.parametrize("body", ['{"status": "ok"}', '"ok"', "[]", "ok"])
+def test_deletion_that_somebody_else_answers_is_not_done(method: str, path: str, body: str) -> None:
+    with pytest.raises(StrangeAnswerError):
+        check(method, path, 200, body)

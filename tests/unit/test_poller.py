@@ -15,6 +15,7 @@ from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import poller
 from prefect_langgraph.runs.lookup import Lookup
+from prefect_langgraph.runs.output import Outputs
 from prefect_langgraph.runs.poller import Waiter, interval
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
@@ -393,3 +394,60 @@ def test_few_waits_are_asked_about_exactly_and_many_together() -> None:
     joined(few, [few.add({"n": 1}) for _ in range(2)])
     joined(many, [many.add({"n": 1}) for _ in range(poller.EXACT_WATCHES + 1)])
     assert many.asked["search"]
+
+
+# Answers that others give in the server's place
+
+
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_history_that_is_denied_for_a_while_makes_no_success_without_values(times: int) -> None:
+    server = OddServer(denies_history=times)
+    first = server.add({"turn": 1})
+    handle = server.add({"turn": 2}, thread_id=first.thread_id)
+
+    async def body(deployment: Deployment) -> RunResult:
+        found = await wait(deployment, handle)
+        return await deployment.part(Outputs).finished(found, Deadline.after(BOUND))
+
+    result = on(server, body)
+    assert (result.status, result.values) == (RunStatus.SUCCESS, {"turn": 2})
+
+
+def test_thread_whose_history_is_denied_keeps_its_values_where_a_run_did_nothing() -> None:
+    server = OddServer()
+    first = server.add({"turn": 1})
+    handle = server.add({"turn": 1}, thread_id=first.thread_id)
+    server.history[first.thread_id] = server.history[first.thread_id][1:]
+    server.history[first.thread_id][0]["created_at"] = "2026-01-01T00:00:00+00:00"
+
+    async def body(deployment: Deployment) -> RunResult:
+        found = await wait(deployment, handle)
+        assert found.values is None
+        server.denies_history = 2  # its own states, and then all
+        return await deployment.part(Outputs).finished(found, Deadline.after(BOUND))
+
+    assert on(server, body).values == {"turn": 1}
+
+
+def test_several_threads_that_poison_a_page_are_told_apart_at_once() -> None:
+    server = OddServer()
+    handles = [server.add({"number": number}, status="running") for number in range(400)]
+    server.poison = frozenset(handle.thread_id for handle in handles[::20])
+
+    def end() -> None:
+        for number, handle in enumerate(handles):
+            server.set(handle, "success", {"number": number})
+
+    async def body(deployment: Deployment) -> list[RunResult]:
+        waits = asyncio.ensure_future(wait_for_all(deployment, handles))
+        pages = 0
+        # Until a search holds none of them: the others are asked for together again.
+        while not server.asked["healthy"]:
+            pages = server.asked["search"]
+            await asyncio.sleep(0.01)
+        assert pages < 600, server.asked
+        end()
+        return await waits
+
+    found = on(server, body)
+    assert [result.values for result in found] == [{"number": number} for number in range(400)]
