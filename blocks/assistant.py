@@ -235,5 +235,5 @@ class LangGraphAssistant(JobBlock[Any]):
         handle = await operations.start(
             context, request, operation="trigger", thread_id=thread, deadline=Deadline()
         )
-        undo_if_interrupted(partial(operations.let_go, context, handle))
+        undo_if_interrupted(partial(operations.try_to_cancel, context, handle))
         return LangGraphRun(handle, credentials)

@@ -13,11 +13,11 @@ from prefect_langgraph.errors import (
 )
 
 LONGEST = timedelta(days=3653)
-"""The longest time that is taken for one: what is longer is a mistake, or meant as "for ever"."""
+"""The longest time that is accepted: a longer one is a mistake, or means "for ever"."""
 
 
 def check_positive(name: str, value: float | None) -> None:
-    """Refuse a limit that is zero, negative or not a number; None is unlimited."""
+    """Reject a limit that is not a number greater than zero. None: no limit."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
@@ -27,7 +27,7 @@ def check_positive(name: str, value: float | None) -> None:
 
 
 def check_grace(name: str, seconds: float | None) -> None:
-    """Refuse what is no time that something can be left alone; None is for good."""
+    """Reject a grace period that is not from 0 seconds to ten years. None: for ever."""
     if seconds is None:
         return
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -38,7 +38,7 @@ def check_grace(name: str, seconds: float | None) -> None:
 
 
 def check_count(name: str, value: int | None) -> None:
-    """Refuse a bound that is no whole number of at least one; None is unlimited."""
+    """Reject a bound that is not a whole number of at least one. None: no limit."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -48,23 +48,23 @@ def check_count(name: str, value: int | None) -> None:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse a policy that there is not."""
+    """Reject a value that is not one of the choices."""
     if value not in choices:
         raise InvalidRequestError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}.")
 
 
 def check_thread_id(thread_id: object) -> str:
-    """A thread id as text; what is no UUID is refused."""
+    """A thread id as text. Reject what is not a UUID."""
     try:
         return str(uuid.UUID(str(thread_id)))
     except ValueError:
         raise InvalidRequestError(
-            f"thread_id={thread_id!r} is no UUID. create_thread() makes a thread and returns its id."
+            f"thread_id={thread_id!r} is not a UUID. create_thread() makes a thread and returns its id."
         ) from None
 
 
 def check_json(name: str, value: Any) -> Any:
-    """Refuse what is not JSON, and return it without objects: see `plain`."""
+    """Reject a value that is not JSON; return it as plain JSON, see `plain`."""
     try:
         return plain(value)
     except TypeError as error:
@@ -77,7 +77,7 @@ def check_command(command: Any) -> dict[str, Any]:
     """A command as the server takes it, from a mapping or a `Command` of LangGraph.
 
     Raises:
-        InvalidRequestError: It is neither, or has what the server does not know.
+        InvalidRequestError: It is neither, or has a field that the server does not know.
     """
     given = command
     if type(command).__name__ == "Command" and not isinstance(command, Mapping):
@@ -102,14 +102,14 @@ _COMMAND = ("resume", "update", "goto")
 
 
 def _send(target: Any) -> Any:
-    """Where a command goes to, with a `Send` of LangGraph as the server takes it."""
+    """The target of a command, with a `Send` of LangGraph as the server takes it."""
     if type(target).__name__ == "Send" and not isinstance(target, Mapping):
         return {"node": target.node, "input": target.arg}
     return target
 
 
 def check_end(end_time: datetime | None) -> None:
-    """Refuse an end that has no timezone, or has passed."""
+    """Reject an end that has no timezone or has passed."""
     if end_time is None:
         return
     if not isinstance(end_time, datetime) or end_time.tzinfo is None:
@@ -121,7 +121,7 @@ def check_end(end_time: datetime | None) -> None:
 
 
 def check_lease(lease: timedelta | None) -> None:
-    """Refuse a lease that is over as it begins, or ends when there are no dates any more."""
+    """Reject a lease that is not longer than zero and at most ten years."""
     if lease is not None and (not isinstance(lease, timedelta) or not timedelta(0) < lease <= LONGEST):
         raise InvalidRequestError(
             f"lease={lease!r}: give a timedelta above zero, of ten years at most, or None for none."

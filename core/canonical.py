@@ -31,9 +31,9 @@ def canonical(value: Any) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """A value without objects: those that the SDK also accepts beside JSON are taken apart.
+    """A value as plain JSON: objects that the SDK accepts beside JSON are converted.
 
-    What is JSON already is given back as it is.
+    What is JSON already is returned as it is.
 
     Raises:
         TypeError: A value is not JSON, NaN and infinities among them; the message names where it is.

@@ -27,7 +27,7 @@ from prefect_langgraph.cleanup.release import ReleaseReport, release_flow_run, s
 from prefect_langgraph.cleanup.report import emit_released, log_release
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.logs import LoggerOrAdapter
-from prefect_langgraph.ownership.heartbeat import DEFAULT_LEASE_SECONDS, Leases
+from prefect_langgraph.ownership.heartbeat import DEFAULT_HEARTBEAT_SECONDS, Heartbeats
 from prefect_langgraph.ownership.owner import Owner, prefect_api
 from prefect_langgraph.ownership.tags import FINALIZER_MARK
 from prefect_langgraph.transport.connection import Connection
@@ -57,7 +57,7 @@ def with_finalizer(
     cancel_unfinished: bool = False,
     parameter: str | None = None,
     max_wait_seconds: float = RELEASE_SECONDS,
-    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    lease_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
 ) -> Callable[[F], F]: ...
 def with_finalizer(
     credentials: Any = None,
@@ -65,7 +65,7 @@ def with_finalizer(
     cancel_unfinished: bool = False,
     parameter: str | None = None,
     max_wait_seconds: float = RELEASE_SECONDS,
-    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    lease_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
 ) -> Any:
     """Make a flow's runs release what they own when they end: put it above `@flow`.
 
@@ -134,7 +134,7 @@ def finalized(
     connect: Connect | None = None,
     cancel_unfinished: bool = False,
     max_wait_seconds: float = RELEASE_SECONDS,
-    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    lease_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
 ) -> Callable[[F], F]:
     """What `with_finalizer` does, for this package's flows.
 
@@ -275,7 +275,7 @@ async def _begin_heartbeat(
             row = await client.read_flow_run(flow_run.id)
         owner = await _owner(row, lease_seconds).with_root()
         for block in where.of(flow, row):
-            deployment_for(await where.connect(block)).part(Leases).keep(owner)
+            deployment_for(await where.connect(block)).part(Heartbeats).begin(owner)
     except Exception as error:  # noqa: BLE001 - the flow itself goes on, and its first call tries again
         flow_run_logger(flow_run, flow).warning(
             "The heartbeat of this flow run could not begin yet (%s)", type(error).__name__
@@ -325,10 +325,10 @@ async def _release(
                 deployment = deployment_for(await where.connect(block))
                 if not await deployment.answers_again(min(SILENT_SECONDS, max_wait_seconds)):
                     soon = deadline.no_later_than(SILENT_SECONDS)
-                    await deployment.part(Leases).end(str(flow_run.id), deadline=soon)
+                    await deployment.part(Heartbeats).end(str(flow_run.id), deadline=soon)
                     silent = f"{deployment.url} does not answer. The sweep releases what is there."
                     return ReleaseReport(failures=(silent,))
-                await deployment.part(Leases).end(str(flow_run.id), deadline=deadline)
+                await deployment.part(Heartbeats).end(str(flow_run.id), deadline=deadline)
             return await release_flow_run(
                 deployment,
                 str(flow_run.id),

@@ -1,7 +1,7 @@
 """Prefect's generator tasks, driven so that their consumers can stop at any point.
 
 Prefect runs a generator task inside its consumer: between two parts the consumer sees the context of
-our task run as its own; a generator that is dropped by `break` is closed in whatever context there is
+our task run as its own; a generator that is left by `break` is closed in whatever context there is
 then, where Prefect's clean-up fails; and Prefect 3.8 cannot close an asynchronous one at all (it calls
 `throw`, which those do not have). Here each such task has a context of its own, and a consumer that
 stops ends the stream inside, which for Prefect is a generator that came to its end: `Completed`.
@@ -77,7 +77,7 @@ class SyncSteps(Generator[T, None, None]):
         raise error if isinstance(error, BaseException) else kind
 
     def close(self) -> None:
-        """Stop here: lets go of the run, or leaves it, as `on_disconnect` says."""
+        """Stop reading. The run is cancelled or left, as `on_disconnect` says."""
         if self._ended:
             return
         self._ended = True
@@ -97,7 +97,7 @@ class SyncSteps(Generator[T, None, None]):
 
 
 class _Driver:
-    """Drives Prefect's asynchronous generator in one task, whose context nobody else has."""
+    """Drives Prefect's asynchronous generator in one task with a context of its own."""
 
     def __init__(self, generator: AsyncGenerator[Any, None], caller: Caller) -> None:
         self.control = FeedControl()
@@ -205,7 +205,7 @@ class AsyncSteps(AsyncGenerator[T, None]):
         raise error if isinstance(error, BaseException) else kind
 
     async def aclose(self) -> None:
-        """Stop here: lets go of the run, or leaves it, as `on_disconnect` says."""
+        """Stop reading. The run is cancelled or left, as `on_disconnect` says."""
         if self._ended:
             return
         self._ended = True

@@ -208,7 +208,7 @@ def _twin_docstring(name: str, docstring: str | None) -> str:
 
 
 def named_by_handle(verb: str) -> Callable[..., str]:
-    """Name task runs by the assistant of their handle. What is no handle is for the task to refuse."""
+    """Name task runs by the assistant of their handle. The task itself rejects what is not a handle."""
 
     def name(parameters: dict[str, Any]) -> str:
         handle = parameters.get("handle")
@@ -226,7 +226,7 @@ async def context_for_handle(handle: RunHandle, credentials: Credentials) -> Con
     """The context of a call on a handle.
 
     Raises:
-        InvalidRequestError: It is no handle.
+        InvalidRequestError: It is not a handle.
     """
     if not isinstance(handle, RunHandle):
         raise InvalidRequestError("handle: give a RunHandle, as start_run returns it.")

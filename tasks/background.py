@@ -64,7 +64,7 @@ async def _start(
         once=once,
         detached=detached,
     )
-    undo_if_interrupted(partial(operations.let_go, context, handle))
+    undo_if_interrupted(partial(operations.try_to_cancel, context, handle))
     return handle
 
 

@@ -48,7 +48,7 @@ def _cancel_name(parameters: Mapping[str, Any]) -> str:
 
 def _runs_in(parameters: Mapping[str, Any], name: str) -> str:
     many = parameters.get(name)
-    # What is no list is refused by the task itself.
+    # The task itself rejects what is not a list.
     return counted(len(many), "run") if isinstance(many, Sequence) else "runs"
 
 

@@ -65,7 +65,7 @@ async def _request(
 ) -> RunRequest:
     modes = _modes_of(stream_mode)
     if "messages" in modes:
-        # Its parts are not kept by the server: who does not listen before the run begins has lost some.
+        # The server does not keep its parts: a reader that comes after the run began misses some.
         after_seconds = max(after_seconds or 0, 1)
     more = {"after_seconds": after_seconds, "stream_mode": modes, "stream_resumable": True}
     return await request_of(

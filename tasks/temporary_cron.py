@@ -74,7 +74,7 @@ class TemporaryCron:
     ) -> FanOutResult:
         """Wait until runs have ended, and return all results so far.
 
-        Their threads are given back with their results. `acollect` is the asynchronous twin.
+        Their threads are deleted once the results were read. `acollect` is the asynchronous twin.
 
         Args:
             at_least: How many results are enough. None waits until the time has passed.
@@ -249,7 +249,7 @@ def temporary_cron(
     that the first left behind.
 
     With `on_run_completed="keep"`, or on a thread, the end of the block waits for the runs that are
-    still on their way, reads what each came to and gives back its thread. A block that ends by an
+    still on their way, reads the result of each and deletes its thread. A block that ends by an
     exception does not wait.
 
     Args:
@@ -261,7 +261,7 @@ def temporary_cron(
         allow_seconds: Says that the sixth field means seconds, as the server reads it.
         end_time: When it stops firing, with a timezone, should the block go on.
         lease: As in `create_cron`.
-        on_run_completed: "keep" collects the results, "delete" lets the server drop them.
+        on_run_completed: "keep" collects the results, "delete" lets the server delete them.
         multitask_strategy: On a thread that is busy: "reject" skips the firing.
         cancel_runs: True cancels what is still running when the block ends.
         max_wait_seconds: How long the end of the block waits for runs before it cancels them. None is
@@ -285,7 +285,7 @@ def temporary_cron(
         What `as` gives: `handle`, `collect()`, and after the block `results`.
 
     Raises:
-        ScheduleError: No Deploy cron says the schedule.
+        ScheduleError: The schedule cannot be expressed as a Deploy cron.
         HeaderPolicyError: Headers were given.
         DeploymentError: The deployment refused the request or could not be asked. At the end of a
             block that went well: the cron may still be there.

@@ -25,7 +25,7 @@ from prefect_langgraph.cleanup.find import (
 )
 from prefect_langgraph.errors import DeploymentError, NotFoundError
 from prefect_langgraph.logs import counted
-from prefect_langgraph.ownership.heartbeat import is_lease
+from prefect_langgraph.ownership.heartbeat import is_heartbeat
 from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
@@ -168,7 +168,7 @@ async def release_owned(
     ended = [
         thread.thread_id
         for thread in removable
-        if thread.leads_to not in active and (not keep_finished or is_lease(thread.tags))
+        if thread.leads_to not in active and (not keep_finished or is_heartbeat(thread.tags))
     ]
     work = _Release(deployment, deadline)
     await asyncio.gather(

@@ -23,7 +23,7 @@ from prefect_langgraph.cleanup.find import Owned, OwnedThread, Tags, find_owned,
 from prefect_langgraph.cleanup.models import SweepEntry
 from prefect_langgraph.cleanup.release import ReleaseReport, release_owned
 from prefect_langgraph.cleanup.verdict import FlowRunFacts, HeartbeatFacts, Left, Verdict, judge
-from prefect_langgraph.ownership.heartbeat import LEASE_ATTEMPT, LEASE_SECONDS, is_lease
+from prefect_langgraph.ownership.heartbeat import HEARTBEAT_ATTEMPT, HEARTBEAT_SECONDS, is_heartbeat
 from prefect_langgraph.ownership.tags import FLOW_RUN_ID, ROOT_FLOW_RUN_ID
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
@@ -138,12 +138,12 @@ def _heartbeats(threads: Iterable[OwnedThread]) -> list[HeartbeatFacts]:
     return [
         HeartbeatFacts(
             flow_run_id=thread.tags[FLOW_RUN_ID],
-            attempt=int(thread.tags[LEASE_ATTEMPT]),
-            seconds=float(thread.tags[LEASE_SECONDS]),
+            attempt=int(thread.tags[HEARTBEAT_ATTEMPT]),
+            seconds=float(thread.tags[HEARTBEAT_SECONDS]),
             touched_at=thread.updated_at,
         )
         for thread in threads
-        if is_lease(thread.tags)
+        if is_heartbeat(thread.tags)
     ]
 
 

@@ -186,7 +186,7 @@ class CronRuns:
         """Begin to watch the runs that were started since the last search."""
         found = self._on_thread() if self._request.thread_id is not None else self._by_threads()
         async for handle in found:
-            watch = run_operations.watch(
+            watch = run_operations.wait_until_ended(
                 self._context, handle, deadline=Deadline(), exact=False, quiet=True
             )
             self._watches[handle.run_id] = (handle, asyncio.create_task(watch))

@@ -22,14 +22,14 @@ from prefect_langgraph.errors import (
 )
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import Origin, RunHandle
-from prefect_langgraph.ownership.claims import TakenOverError, Turn
+from prefect_langgraph.ownership.claims import CallClaim, TakenOverError
 from prefect_langgraph.ownership.keys import Key, call_ordinal, decide, key_for
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.tags import BATCH, CLAIM, KEY
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.call import Context
 from prefect_langgraph.runs.lookup import Lookup
-from prefect_langgraph.runs.poller import Waiter
+from prefect_langgraph.runs.poller import Poller
 from prefect_langgraph.runs.request import RunRequest, with_webhook
 from prefect_langgraph.runs.start import DOUBT_SECONDS, REPEATED_FAILURES, LastStart, Starter
 from prefect_langgraph.transport.deadline import Deadline
@@ -197,7 +197,7 @@ class BatchStarter:
         self._once = once
         self._token = uuid.uuid4().hex
         self._group = self._token
-        self._turn: Turn | None = None
+        self._turn: CallClaim | None = None
         self._sent = False
         # Inputs to which the server has answered 500 when they were sent alone.
         self._suspects: list[Item] = []
@@ -223,8 +223,8 @@ class BatchStarter:
         root = self._context.owner.root
         chosen = self._idempotency_key is not None or root is None
         self._group = call if chosen or root is None else root[0]
-        self._turn = Turn(self._deployment, call, holder=self._token, deadline=self._deadline)
-        await self._turn.take(
+        self._turn = CallClaim(self._deployment, call, holder=self._token, deadline=self._deadline)
+        await self._turn.acquire(
             tags=self._context.owner.tags(owns_thread=True), doing=f"claim {len(self.items)} runs"
         )
         unknown = [item for item in self.items if item.handle is None]
@@ -267,7 +267,7 @@ class BatchStarter:
             text = whole.text if whole is not None else owner.root[0]
             keys.append(Key.derived(text, call, seen[call]))
             seen[call] += 1
-        self._call_claims = [whole.place] if whole is not None and whole.place is not None else []
+        self._call_claims = [whole.claim_id] if whole is not None and whole.claim_id is not None else []
         return keys
 
     def _digests(self) -> list[str]:
@@ -275,7 +275,7 @@ class BatchStarter:
 
     async def _check_turn(self, sent: Sequence[Item] = ()) -> None:
         """Raise if another process has taken the call over; `sent` are items of a delayed request."""
-        if self._turn is not None and await self._turn.is_over():
+        if self._turn is not None and await self._turn.is_lost():
             raise TakenOverError(
                 f"Another process executes this flow run and has taken over its {len(self.items)} "
                 "runs. This one starts no more.",
@@ -311,7 +311,7 @@ class BatchStarter:
         for chunk in await off_loop(lambda: list(chunks_of(waiting)), weigh=weight):
             if self._deadline.passed:
                 return
-            if self._sent or (self._turn is not None and _was_delayed(self._turn.taken_at)):
+            if self._sent or (self._turn is not None and _was_delayed(self._turn.claimed_at)):
                 await self._check_turn()
             self._sent = True
             began = time.monotonic()
@@ -550,7 +550,7 @@ class BatchStarter:
         self, item: Item, run_id: str, thread_id: str, key: str | None, origin: Origin
     ) -> None:
         connection = self._deployment.connection
-        self._deployment.part(Waiter).note_started(run_id)
+        self._deployment.part(Poller).note_started(run_id)
         item.handle = RunHandle(
             run_id=run_id,
             thread_id=thread_id,
@@ -593,7 +593,7 @@ class BatchStarter:
             return False
         # Another call of this process with the same key asks for another attempt.
         chosen = item.key is not None and item.key.is_chosen
-        return not chosen or not self._deployment.part(Waiter).was_started_here(run_id)
+        return not chosen or not self._deployment.part(Poller).was_started_here(run_id)
 
     async def _adopt_one(
         self, item: Item, thread_id: str, tags: Mapping[str, Any], origin: Origin, fresh: bool

@@ -222,7 +222,7 @@ class FanOut:
 
     async def _wait(self, index: int, handle: RunHandle) -> None:
         try:
-            result = await operations.watch(
+            result = await operations.wait_until_ended(
                 self._context, handle, deadline=self._deadline, exact=False, quiet=True
             )
         except DeploymentError as error:

@@ -22,7 +22,7 @@ from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import FanOutResult, RunFailure, RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
-from prefect_langgraph.runs.poller import Waiter
+from prefect_langgraph.runs.poller import Poller
 from prefect_langgraph.transport.deadline import Deadline
 
 OnFailure = Literal["raise", "fail_fast", "collect"]
@@ -170,7 +170,7 @@ async def _wait_all(
 
     async def one(index: int) -> None:
         try:
-            result = await operations.watch(
+            result = await operations.wait_until_ended(
                 contexts[location_of(handles[index])],
                 handles[index],
                 deadline=deadline,
@@ -271,7 +271,7 @@ async def release_many(
 
 def _still(contexts: Contexts, handle: RunHandle) -> RunResult:
     """The result of a run that had not ended at the deadline, with the status last seen."""
-    status = contexts[location_of(handle)].deployment.part(Waiter).status_of(handle)
+    status = contexts[location_of(handle)].deployment.part(Poller).status_of(handle)
     return RunResult(handle=handle, status=status or RunStatus.RUNNING)
 
 

@@ -3,7 +3,7 @@
 | module      | holds |
 | ----------- | --- |
 | `tags`      | the metadata keys |
-| `owner`     | the flow run and task run on whose behalf something is created |
+| `owner`     | the flow run and task run for which something is created |
 | `keys`      | what a call is recognised by |
 | `claims`    | threads that the server lets only one caller create |
 | `heartbeat` | signs of life of a flow run's process |

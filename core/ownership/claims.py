@@ -1,8 +1,8 @@
-"""Claims: threads whose id follows from what is claimed, of which the server lets one be created.
+"""Claims: threads with a deterministic id, which the server lets only one caller create.
 
-A `Turn` is a claim to all runs of one call: of all processes that try, the last one to claim it has it.
-Each claim is a thread whose id follows from the call and a number. Who finds a number taken claims the
-next one, and whoever holds a lower number stops when it sees that.
+A `CallClaim` claims all runs of one call. Of all processes that try, the last one to claim it owns it.
+Each claim is a thread whose id follows from the call and a number. A process that finds a number
+claimed claims the next one, and the owner of a lower number stops when it sees that.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def holder_of(
     doing: str,
     deadline: Deadline,
 ) -> str:
-    """Who holds a claim: the claimant, unless another had it before.
+    """The owner of a claim: the claimant, unless another claimed it before.
 
     Args:
         deployment: Where.
@@ -58,7 +58,7 @@ async def holder_of(
         deadline: The caller's.
 
     Raises:
-        UnreachableError: Whose the claim is could not be learned.
+        UnreachableError: The server did not tell who owns the claim.
     """
     threads = deployment.client.threads
     patience = deployment.patience()
@@ -87,7 +87,7 @@ async def holder_of(
 
 
 class ClaimThreads:
-    """Claims that a run's key does not lead to, by run; they are released with it."""
+    """Claims that cannot be found by a run's key, by run; they are released with it."""
 
     def __init__(self, _deployment: Deployment) -> None:
         self._by_run: dict[str, set[str]] = {}
@@ -115,7 +115,7 @@ class TakenOverError(LangGraphError):
         self.late = tuple(late)
 
 
-class Turn:
+class CallClaim:
     """This process's claim to the runs of a call.
 
     Args:
@@ -131,10 +131,10 @@ class Turn:
         self._holder = holder
         self._deadline = deadline
         self.number = 0
-        self.taken_at = time.monotonic()
+        self.claimed_at = time.monotonic()
 
-    async def take(self, *, tags: Mapping[str, Any], doing: str) -> None:
-        """Claim the call, from whoever has it."""
+    async def acquire(self, *, tags: Mapping[str, Any], doing: str) -> None:
+        """Claim the call, also when another process owns it."""
         while not await claim(
             self._deployment,
             self._claim_id(self.number),
@@ -144,10 +144,10 @@ class Turn:
             deadline=self._deadline,
         ):
             self.number += 1
-            self.taken_at = time.monotonic()
+            self.claimed_at = time.monotonic()
 
-    async def is_over(self) -> bool:
-        """Whether another has taken the call over."""
+    async def is_lost(self) -> bool:
+        """Whether another process has claimed the call since."""
         claim_id = self._claim_id(self.number + 1)
         found = await self._deployment.thread(claim_id, self._deadline)
         return found is not None

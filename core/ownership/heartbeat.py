@@ -1,14 +1,14 @@
-"""Signs of life of a flow run's process, for those who find its things later.
+"""Signs of life of a flow run's process, for the sweep that finds what it left.
 
 When a worker dies together with its flow process, nobody tells Prefect: the flow run stays Running for
-ever. So a process that runs a flow under `with_finalizer` keeps a lease on each of its deployments: a
-throw-away thread that is touched at intervals, from the start of each execution. When the touches stop,
-the sweep knows that the process is gone. The lease goes with the flow run's other threads.
+ever. So a process that runs a flow under `with_finalizer` has a heartbeat on each of its deployments: a
+throw-away thread that is updated at intervals, from the start of each execution. When the updates stop,
+the sweep knows that the process is gone. The thread is released with the flow run's other threads.
 
 Invariants:
-- A lease speaks for the executions of one attempt of one flow run that began before its last touch. No
-  lease says nothing.
-- Keeping it never delays or fails a call: it is a task of its own on the shared loop.
+- A heartbeat speaks for the executions of one attempt of one flow run that began before its last
+  update. No heartbeat says nothing.
+- It never delays or fails a call: it is a task of its own on the shared loop.
 """
 
 from __future__ import annotations
@@ -28,55 +28,55 @@ from prefect_langgraph.transport.deadline import Deadline
 if TYPE_CHECKING:
     from prefect_langgraph.transport.deployment import Deployment
 
-LEASE_ATTEMPT = "prefect_lease_attempt"
+HEARTBEAT_ATTEMPT = "prefect_lease_attempt"
 
-LEASE_SECONDS = "prefect_lease_seconds"
+HEARTBEAT_SECONDS = "prefect_lease_seconds"
 
-DEFAULT_LEASE_SECONDS = 120.0
+DEFAULT_HEARTBEAT_SECONDS = 120.0
 
-_TOUCHES = 4  # within a lease, so that one lost touch does not end it
-
-
-def is_lease(tags: Mapping[str, Any]) -> bool:
-    """True of the tags of a lease's thread."""
-    return LEASE_ATTEMPT in tags
+_BEATS = 4  # in this time, so that one lost update does not count as the end
 
 
-class Leases:
-    """The leases that this process keeps on one deployment."""
+def is_heartbeat(tags: Mapping[str, Any]) -> bool:
+    """True of the tags of a heartbeat's thread."""
+    return HEARTBEAT_ATTEMPT in tags
+
+
+class Heartbeats:
+    """The heartbeats of this process on one deployment."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._kept: dict[str, _Lease] = {}
+        self._under_way: dict[str, _Heartbeat] = {}
 
-    def keep(self, owner: Owner) -> None:
-        """Keep a lease for an owner that has a finalizer; does nothing for others."""
+    def begin(self, owner: Owner) -> None:
+        """Begin a heartbeat for an owner that has a finalizer; does nothing for others."""
         if owner.flow_run_id is None or owner.lease_seconds is None or owner.in_pool:
             return
-        lease = self._kept.get(owner.flow_run_id)
-        if lease is None:
-            lease = self._kept[owner.flow_run_id] = _Lease(self._deployment, owner)
-        lease.attempt(owner.attempt)
+        heartbeat = self._under_way.get(owner.flow_run_id)
+        if heartbeat is None:
+            heartbeat = self._under_way[owner.flow_run_id] = _Heartbeat(self._deployment, owner)
+        heartbeat.attempt(owner.attempt)
 
     async def end(self, flow_run_id: str, *, deadline: Deadline) -> None:
-        """Stop touching the lease; its thread stays until it is given back."""
-        lease = self._kept.pop(flow_run_id, None)
-        if lease is not None:
-            await lease.end(deadline)
+        """Stop the heartbeat; its thread stays until it is released."""
+        heartbeat = self._under_way.pop(flow_run_id, None)
+        if heartbeat is not None:
+            await heartbeat.end(deadline)
 
 
-class _Lease:
+class _Heartbeat:
     def __init__(self, deployment: Deployment, owner: Owner) -> None:
         self._deployment = deployment
         self._owner = owner
-        self._seconds = owner.lease_seconds or DEFAULT_LEASE_SECONDS
+        self._seconds = owner.lease_seconds or DEFAULT_HEARTBEAT_SECONDS
         self._attempt = owner.attempt
         self._thread_id = str(uuid.uuid4())
         self._made = False
         self._ended = False
         self._changed = asyncio.Event()
-        # Without the caller's context, which would be held for as long as the lease.
-        self._task = asyncio.get_running_loop().create_task(self._keep(), context=contextvars.Context())
+        # Without the caller's context, which would be held for as long as the heartbeat.
+        self._task = asyncio.get_running_loop().create_task(self._beat(), context=contextvars.Context())
         deployment.used_by(self._task)
 
     def attempt(self, attempt: int) -> None:
@@ -90,18 +90,18 @@ class _Lease:
         self._changed.set()
         await asyncio.wait([self._task], timeout=deadline.remaining())
 
-    async def _keep(self) -> None:
+    async def _beat(self) -> None:
         failed = False
         while not self._ended:
             self._changed.clear()
             try:
-                await self._touch()
+                await self._send()
             except NotFoundError:
-                return  # given back
+                return  # released
             except DeploymentError as error:
                 if not failed:
                     get_logger("langgraph").warning(
-                        "The lease of flow run %s could not be renewed; trying again: %s",
+                        "The heartbeat of flow run %s could not be sent; trying again: %s",
                         self._owner.flow_run_id,
                         error,
                     )
@@ -109,20 +109,20 @@ class _Lease:
             else:
                 failed = False
             try:
-                async with asyncio.timeout(self._seconds / _TOUCHES):
+                async with asyncio.timeout(self._seconds / _BEATS):
                     await self._changed.wait()
             except TimeoutError:
                 continue
 
-    async def _touch(self) -> None:
+    async def _send(self) -> None:
         threads = self._deployment.client.threads
         metadata: dict[str, Any] = {
             **self._owner.tags(owns_thread=True),
-            LEASE_ATTEMPT: self._attempt,
-            LEASE_SECONDS: self._seconds,
+            HEARTBEAT_ATTEMPT: self._attempt,
+            HEARTBEAT_SECONDS: self._seconds,
         }
-        doing = f"keep the lease of flow run {self._owner.flow_run_id}"
-        deadline = Deadline.after(self._seconds / _TOUCHES)
+        doing = f"send the heartbeat of flow run {self._owner.flow_run_id}"
+        deadline = Deadline.after(self._seconds / _BEATS)
         if self._made:
             await self._deployment.send(
                 lambda: threads.update(self._thread_id, metadata=metadata),

@@ -1,4 +1,4 @@
-"""Who a run belongs to, and what makes a second attempt find it.
+"""What makes a second attempt find a run of the first.
 
 Invariants:
 - Everything a flow run creates carries its tags; the finalizer and the sweep go by them alone.
@@ -103,9 +103,9 @@ class Ordinals:
             return self._table(owner).count(call, owner).ordinal
 
     def claimant(self, owner: Owner, call: str) -> tuple[str, list[str]]:
-        """By what name a call claims its ordinal, and who is known to hold the first ordinals.
+        """The name by which a call claims its ordinal, and the known owners of the first ordinals.
 
-        The list is for its user to keep up to date. The arguments are those of `ordinal`.
+        The caller keeps the list up to date. The arguments are those of `ordinal`.
         """
         with self._lock:
             table = self._table(owner)
@@ -137,12 +137,12 @@ class Key:
 
     Attributes:
         text: The key of the first try; later tries, after a failure, have a number behind a dot.
-        place: The thread by which this call claimed its ordinal among several processes, or None.
+        claim_id: The thread by which this call claimed its ordinal among several processes, or None.
         is_chosen: True for the caller's own, which several calls of an attempt may share.
     """
 
     text: str
-    place: str | None = None
+    claim_id: str | None = None
     is_chosen: bool = False
 
     @classmethod
@@ -165,15 +165,15 @@ class Key:
     ) -> Key:
         """The key of the call that has claimed this ordinal in an execution of an attempt."""
         text = _CLAIMED + cls.derived(root_flow_run_id, call, ordinal).text
-        return cls(text, place=_place_of(text, attempt, suspensions))
+        return cls(text, claim_id=_claim_id(text, attempt, suspensions))
 
     @staticmethod
-    def places_of(text: str, attempts: int) -> list[str]:
+    def claim_ids(text: str, attempts: int) -> list[str]:
         """The threads by which a key's ordinal was claimed in the attempts so far."""
         base = text.partition(".")[0]
         if not base.startswith(_CLAIMED):
             return []
-        return [_place_of(base, attempt) for attempt in range(1, attempts + 1)]
+        return [_claim_id(base, attempt) for attempt in range(1, attempts + 1)]
 
     def after(self, failures: int) -> str:
         """The key's text for the try after so many failed ones."""
@@ -190,7 +190,7 @@ def call_claimant(owner: Owner, call: str) -> tuple[str, list[str]]:
     return _ordinals.claimant(owner, call)
 
 
-def _place_of(text: str, attempt: int, suspensions: int = 0) -> str:
+def _claim_id(text: str, attempt: int, suspensions: int = 0) -> str:
     # A flow run that was resumed makes the same calls again, and each is to get the ordinal it had.
     execution = f"{attempt}:resumed:{suspensions}" if suspensions else str(attempt)
     return thread_id_of(f"{text}:attempt:{execution}")
@@ -251,10 +251,10 @@ async def _claimed(
         key = Key.claimed(root[0], call, ordinal, root[1], owner.suspensions)
         holder = await holder_of(
             deployment,
-            str(key.place),
+            str(key.claim_id),
             claimant=claimant,
             tags=owner.tags(owns_thread=True),
-            doing="claim a place among identical calls",
+            doing="claim a number among identical calls",
             deadline=deadline,
         )
         if ordinal == len(holders):

@@ -1,4 +1,4 @@
-"""Who a run belongs to: the flow run and task run on whose behalf something is created.
+"""The flow run and task run for which something is created on a deployment.
 
 Invariant: everything a flow run creates carries its tags; the finalizer and the sweep go by them alone.
 """
@@ -55,7 +55,7 @@ class Owner:
         remote: True where other processes may make identical calls in the same attempt: in a pool, and
             in a subflow that a task called, since that task may be in one.
         finalized: True when the flow run releases what it owns at its end.
-        lease_seconds: How long its process counts as alive without a sign of life; None keeps no lease.
+        lease_seconds: How long its process counts as alive without a sign of life; None: no heartbeat.
         root: Id and attempt of the flow run that a subflow belongs to; None until looked up.
         suspensions: How often that flow run was suspended and resumed in this attempt, before its
             process began. Being resumed is not another attempt.

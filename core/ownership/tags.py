@@ -1,4 +1,4 @@
-"""The names of the tags by which a thing on the deployment is known to be ours, and whose."""
+"""The names of the tags that tell which flow run owns something on a deployment."""
 
 from __future__ import annotations
 

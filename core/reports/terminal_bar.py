@@ -1,4 +1,4 @@
-"""A progress bar for whoever looks at this process's output; nothing when nobody does.
+"""A progress bar at a terminal; nothing where the output goes elsewhere.
 
 Invariants:
 - There is at most one bar in a process: two would draw over each other.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import anyio
 
 from prefect_langgraph.logs import LoggerOrAdapter, run_logger
-from prefect_langgraph.ownership.heartbeat import Leases
+from prefect_langgraph.ownership.heartbeat import Heartbeats
 from prefect_langgraph.ownership.owner import Owner, current_owner
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deployment import Deployment, deployment_for
@@ -36,7 +36,7 @@ async def context_of(connection: Connection) -> Context:
     """The context of a call, taken from the Prefect context that came along with it."""
     owner = await current_owner().with_root()
     deployment = deployment_for(connection)
-    deployment.part(Leases).keep(owner)
+    deployment.part(Heartbeats).begin(owner)
     return Context(deployment, owner, run_logger())
 
 
@@ -45,9 +45,9 @@ Undo = Callable[[], Coroutine[Any, Any, Any]]
 undone_if_interrupted: contextvars.ContextVar[list[Undo] | None] = contextvars.ContextVar(
     "undone_if_interrupted", default=None
 )
-"""Collects what undoes a call. Whoever waits for the call sets it, and undoes when interrupted.
+"""Collects what undoes a call. The caller's side sets it, and undoes the call when it is interrupted.
 
-A call may have made what it was asked for, and its caller be cancelled before it hears of it.
+A call may have created what it was asked for when its caller is cancelled and never hears of it.
 """
 
 

@@ -2,8 +2,8 @@
 
 Invariants:
 - Every wait ends in a checked outcome, a typed error, or the caller's own cancellation.
-- Whoever started a run and stops waiting for it cancels it and asks whether that worked, unless told
-  to leave it.
+- A call that started a run and stops waiting for it cancels it and asks whether that worked, unless it
+  is told to leave it.
 - A thread of a run is released only after its outcome was read, and never while a person is awaited.
 """
 
@@ -29,7 +29,7 @@ from prefect_langgraph.ownership.tags import NO_ANSWER, thread_id_of
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs.call import CancelAction, Context, OnTimeout
 from prefect_langgraph.runs.output import Outputs
-from prefect_langgraph.runs.poller import Waiter
+from prefect_langgraph.runs.poller import Poller
 from prefect_langgraph.runs.request import RunRequest, with_webhook
 from prefect_langgraph.runs.start import Starter
 from prefect_langgraph.transport.deadline import Deadline
@@ -43,7 +43,7 @@ _CANCEL_AGAIN_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 """How long the server has to tell how a run stands after a deadline passed."""
 
-_REMEMBERED_JOIN = 100  # results of a larger join are not kept for those who join again
+_REMEMBERED_JOIN = 100  # results of a larger join are not kept for a second join
 
 
 async def start(
@@ -83,7 +83,7 @@ async def start(
         handle = await starter.start()
     except asyncio.CancelledError:
         if starter.left_behind is not None:
-            await let_go(context, starter.left_behind)
+            await try_to_cancel(context, starter.left_behind)
         raise
     except DeploymentError:
         if starter.in_doubt:
@@ -106,7 +106,7 @@ async def _cancel_doubtful(context: Context, starter: Starter) -> None:
         context.logger.warning("A run may have been started, and may be running: %s", error)
         return
     if handle is not None:
-        await let_go(context, handle)
+        await try_to_cancel(context, handle)
 
 
 async def run_to_end(
@@ -138,7 +138,7 @@ async def run_to_end(
     return result
 
 
-async def watch(
+async def wait_until_ended(
     context: Context,
     handle: RunHandle,
     *,
@@ -152,7 +152,7 @@ async def watch(
         context: The call's.
         handle: The run.
         deadline: The caller's.
-        exact: See `Waiter.wait`.
+        exact: See `Poller.wait`.
         quiet: True logs nothing.
     """
     logger = context.logger
@@ -165,7 +165,7 @@ async def watch(
     def log_trouble(error: DeploymentError) -> None:
         logger.warning("%s: %s", _sentence(handle), error)
 
-    result = await context.deployment.part(Waiter).wait(
+    result = await context.deployment.part(Poller).wait(
         handle,
         deadline=deadline,
         exact=exact,
@@ -199,10 +199,10 @@ async def wait(
         cancel_with_caller: True cancels the run when the caller is cancelled.
     """
     try:
-        result = await watch(context, handle, deadline=deadline)
+        result = await wait_until_ended(context, handle, deadline=deadline)
     except asyncio.CancelledError:
         if cancel_with_caller:
-            await let_go(context, handle)
+            await try_to_cancel(context, handle)
         raise
     except Exception as error:
         fate = await _fate(context, handle, on_timeout)
@@ -219,7 +219,7 @@ async def _fate(context: Context, handle: RunHandle, on_timeout: OnTimeout) -> s
     """Cancel a run or leave it, now that nobody waits for it, and say which."""
     if on_timeout == "leave":
         return f"{_sentence(handle)} goes on; join it again."
-    if await context.deployment.clean_up(let_go(context, handle)):
+    if await context.deployment.clean_up(try_to_cancel(context, handle)):
         return f"{_sentence(handle)} was cancelled."
     return f"{_sentence(handle)} may still be running: that it was cancelled could not be confirmed."
 
@@ -235,12 +235,12 @@ async def _timed_out(
     """What to raise when the deadline passed, after the run was cancelled or left."""
     try:
         look = Deadline.after(LOOK_SECONDS)
-        status = (await context.deployment.part(Waiter).look(handle, deadline=look)).status
+        status = (await context.deployment.part(Poller).look(handle, deadline=look)).status
         seen = f"its status is {status}"
     except DeploymentError as error:
         status, seen = RunStatus.RUNNING, f"its status could not be asked ({type(error).__name__})"
     if on_timeout == "cancel":
-        stopped = await context.deployment.clean_up(let_go(context, handle))
+        stopped = await context.deployment.clean_up(try_to_cancel(context, handle))
         done = "It was cancelled." if stopped else "It could not be confirmed that it was cancelled."
         advice = "A retry starts a fresh run. Raise the limit, or set on_timeout='leave'."
     else:
@@ -255,8 +255,8 @@ async def _timed_out(
     )
 
 
-async def let_go(context: Context, handle: RunHandle) -> bool:
-    """Cancel a run on the way out: says in the log what could not be confirmed, and raises nothing."""
+async def try_to_cancel(context: Context, handle: RunHandle) -> bool:
+    """Cancel a run that nobody waits for any more. Log what could not be confirmed; raise nothing."""
     try:
         result = await cancel(context.deployment, handle, deadline=Deadline.after(CANCEL_SECONDS))
         await release(context, [result])
@@ -301,9 +301,9 @@ async def cancel(
                     deadline=deadline,
                 )
                 # The server knew it; should it be gone next, it was rolled back.
-                deployment.part(Waiter).note_started(handle.run_id)
+                deployment.part(Poller).note_started(handle.run_id)
         # Said again where nothing came of it: somebody else may have answered in the server's place.
-        result = await deployment.part(Waiter).wait(
+        result = await deployment.part(Poller).wait(
             handle, deadline=deadline.no_later_than(_CANCEL_AGAIN_SECONDS)
         )
         if deadline.passed:
@@ -323,7 +323,7 @@ async def get(context: Context, handle: RunHandle, *, deadline: Deadline) -> Run
     """How a run stands now."""
     if (known := context.deployment.part(ReleasedResults).get(handle)) is not None:
         return known
-    result = await context.deployment.part(Waiter).look(handle, deadline=deadline)
+    result = await context.deployment.part(Poller).look(handle, deadline=deadline)
     return await context.deployment.part(Outputs).finished(result, deadline)
 
 
@@ -334,12 +334,12 @@ async def release(
     interrupted_too: bool = False,
     deadline: Deadline | None = None,
 ) -> None:
-    """Give back the threads that existed only for these runs, all of them in one request.
+    """Delete the threads that existed only for these runs, all of them in one request.
 
-    Where the caller's deadline passes first, it goes on by itself.
+    When the caller's deadline passes first, this goes on in the background.
 
-    Under a finalizer nothing is given back before the flow run ends: should it be executed again, it
-    adopts even what had finished. A thread that waits for a person stays.
+    Under a finalizer nothing is deleted before the flow run ends: if it is executed again, it adopts
+    even what had finished. A thread that waits for a person stays.
     """
     deployment = context.deployment
     if context.owner.finalized:
@@ -371,8 +371,8 @@ async def _prune(context: Context, ids: Sequence[str]) -> None:
     try:
         await context.deployment.part(Pruner).prune(ids)
     except DeploymentError as error:
-        # The result is in hand; losing it over the clean-up would be the greater harm.
-        context.logger.warning("Threads could not be given back: %s", error)
+        # The result is in hand; to lose it over the clean-up would do more harm.
+        context.logger.warning("Threads could not be deleted: %s", error)
 
 
 async def _mark_unanswered(context: Context, results: Sequence[RunResult]) -> None:
@@ -399,4 +399,4 @@ def claims_of(handle: RunHandle, owner: Owner) -> list[str]:
     base, _, number = handle.key.partition(".")
     tries = [base, *(f"{base}.{failures}" for failures in range(1, int(number or 0) + 1))]
     attempts = owner.root[1] if owner.root is not None else 1
-    return [*(thread_id_of(text) for text in tries), *Key.places_of(base, attempts)]
+    return [*(thread_id_of(text) for text in tries), *Key.claim_ids(base, attempts)]

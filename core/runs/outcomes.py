@@ -3,7 +3,7 @@
 The server's words do not mean what they say (see the table in the docs): a cancelled run is
 `interrupted`, an interrupted one is `success`, and a thread's state may belong to another run. Each
 function here takes raw answers and decides. A decision that the answers do not allow is None, and the
-waiter asks for more.
+poller asks for more.
 
 - `from_thread`: a thread that has seen one run only.
 - `from_run`: a run by its own row and its own newest checkpoint; right on any thread.

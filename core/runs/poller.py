@@ -1,19 +1,19 @@
 """The poller: all waits of a process on a deployment, for the price of one.
 
-A run waits as a `_Watch`. Watches on threads that exist for one run are asked for together, up to
+A run waits as a `_Wait`. Waits on threads that exist for one run are asked for together, up to
 1,000 per request; the others, and the few that somebody waits for one by one, by their thread's list
 of runs. The interval grows with the age of the wait.
 
 Invariants:
-- A watch ends with a checked outcome of its own run, or stays. An answer that is missing something is
+- A wait ends with a checked outcome of its own run, or stays. An answer that is missing something is
   "unknown" and is asked again; a run is lost only when its row and its thread are both confirmed gone,
   one that was there only after the connection's patience.
 - Every question is asked once, within a bound, beside the others. What goes wrong with it is noted for
-  the watches that it was about, which are asked for again later and ever less often; it holds up no
-  other watch and ends none but these.
-- A page that fails is taken apart until only the watch that spoils it is asked for alone.
-- Nothing transient ends a watch: each caller's own deadline does. What is not transient, or meets one
-  watch while others get answers, ends it after the connection's patience.
+  the waits that it was about, which are asked for again later and ever less often; it holds up no
+  other wait and ends none but these.
+- A page that fails is taken apart until only the wait that spoils it is asked for alone.
+- Nothing transient ends a wait: each caller's own deadline does. What is not transient, or meets one
+  wait while others get answers, ends it after the connection's patience.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from prefect_langgraph.transport.deadline import Deadline
 if TYPE_CHECKING:
     from prefect_langgraph.transport.deployment import Deployment
 
-EXACT_WATCHES = 8  # up to this many are asked for one by one, which also tells pending from running
+EXACT_WAITS = 8  # up to this many are asked for one by one, which also tells pending from running
 EXACT_HASTE = 0.3  # how much slower their interval grows
 CONCURRENCY = 16
 TROUBLED_CONCURRENCY = 4  # questions that went wrong before get no more than these
@@ -65,7 +65,7 @@ REMEMBERED_STARTS = 200_000
 
 StatusCallback = Callable[[RunStatus], None]
 TroubleCallback = Callable[[DeploymentError], None]
-_Ask = Callable[[Sequence["_Watch"]], Awaitable[None]]
+_Ask = Callable[[Sequence["_Wait"]], Awaitable[None]]
 _Question = Callable[[], Awaitable[None]]
 
 
@@ -74,7 +74,7 @@ def interval(age: float) -> float:
     return min(max(0.1 * age, 0.03), 2.0)
 
 
-class _Watch:
+class _Wait:
     """One run that somebody waits for."""
 
     def __init__(self, handle: RunHandle, *, exact: bool, verify: bool, now: float) -> None:
@@ -98,7 +98,7 @@ class _Watch:
         self.alive: RunResult | None = None
         self.callbacks: list[StatusCallback] = []
         self.troubles: list[TroubleCallback] = []
-        self.waiters = 0
+        self.callers = 0
         self.future: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
 
     @property
@@ -147,14 +147,14 @@ class _Watch:
             self.future.exception()  # read: a waiter past its deadline no longer does
 
 
-class Waiter:
+class Poller:
     """Waits for runs of one deployment, on the shared loop."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._lookup = deployment.part(Lookup)
-        self._watches: dict[tuple[str, str], _Watch] = {}
-        self._ended: dict[_Watch, float] = {}
+        self._waits: dict[tuple[str, str], _Wait] = {}
+        self._ended: dict[_Wait, float] = {}
         self._poller: asyncio.Task[None] | None = None
         self._questions: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -191,7 +191,7 @@ class Waiter:
             handle: The run.
             deadline: The caller's.
             exact: Tell pending from running. Costs a request per interval, so only the first few
-                watches of a process get it.
+                waits of a process get it.
             on_status: Called at each change of status, on the shared loop.
             on_trouble: Called when a question goes wrong after the one before went well.
 
@@ -199,31 +199,31 @@ class Waiter:
             DeploymentError: For longer than the connection's patience the server has refused to tell,
                 or what it says cannot be read.
         """
-        watch = self._watch(handle, exact)
-        watch.waiters += 1
+        wait = self._wait_for(handle, exact)
+        wait.callers += 1
         try:
             if on_status is not None:
-                watch.callbacks.append(on_status)
+                wait.callbacks.append(on_status)
             if on_trouble is not None:
-                watch.troubles.append(on_trouble)
-            await asyncio.wait([watch.future], timeout=deadline.remaining())
-            result = watch.future.result() if watch.future.done() else None
+                wait.troubles.append(on_trouble)
+            await asyncio.wait([wait.future], timeout=deadline.remaining())
+            result = wait.future.result() if wait.future.done() else None
             if result is not None and result.ended_at is not None:
                 self._started_here.pop(handle.run_id, None)
             return result
         finally:
-            watch.waiters -= 1
+            wait.callers -= 1
             if on_status is not None:
-                watch.callbacks.remove(on_status)
+                wait.callbacks.remove(on_status)
             if on_trouble is not None:
-                watch.troubles.remove(on_trouble)
-            if watch.waiters == 0:
-                self._forget(watch)
+                wait.troubles.remove(on_trouble)
+            if wait.callers == 0:
+                self._forget(wait)
 
     def status_of(self, handle: RunHandle) -> RunStatus | None:
         """The last status seen of a run that is waited for."""
-        watch = self._watches.get((handle.thread_id, handle.run_id))
-        return watch.status if watch is not None else None
+        wait = self._waits.get((handle.thread_id, handle.run_id))
+        return wait.status if wait is not None else None
 
     async def look(self, handle: RunHandle, *, deadline: Deadline, patient: bool = True) -> RunResult:
         """How a run stands now, without waiting for its end.
@@ -237,43 +237,43 @@ class Waiter:
             DeploymentError: The server did not tell.
         """
         limit = deadline.sooner(self._deployment.patience()) if patient else deadline
-        watch = _Watch(handle, exact=True, verify=True, now=time.monotonic())
+        wait = _Wait(handle, exact=True, verify=True, now=time.monotonic())
         while True:
-            await self._ask_alone([watch], look=True, limit=limit)
-            if watch.future.done():
-                return watch.future.result()
-            if watch.alive is not None:
-                return watch.alive
-            if watch.last_error is not None and limit.passed:
-                raise watch.last_error
-            pause = max(watch.due - time.monotonic(), MISSING_GAP_SECONDS / 4)
+            await self._ask_alone([wait], look=True, limit=limit)
+            if wait.future.done():
+                return wait.future.result()
+            if wait.alive is not None:
+                return wait.alive
+            if wait.last_error is not None and limit.passed:
+                raise wait.last_error
+            pause = max(wait.due - time.monotonic(), MISSING_GAP_SECONDS / 4)
             left = limit.remaining()
             await asyncio.sleep(pause if left is None else min(pause, left))
 
-    def _watch(self, handle: RunHandle, exact: bool) -> _Watch:
+    def _wait_for(self, handle: RunHandle, exact: bool) -> _Wait:
         key = (handle.thread_id, handle.run_id)
-        watch = self._watches.get(key)
-        if watch is None:
-            watch = self._watches[key] = _Watch(
+        wait = self._waits.get(key)
+        if wait is None:
+            wait = self._waits[key] = _Wait(
                 handle,
                 exact=exact,
                 verify=handle.run_id not in self._started_here,
                 now=time.monotonic(),
             )
-            watch.seen = handle.run_id in self._started_here
+            wait.seen = handle.run_id in self._started_here
             if self._poller is None or self._poller.done():
-                # In a context of its own: it is nobody's task run, whoever happened to wait first.
+                # In a context of its own: it belongs to no task run, whichever call waited first.
                 self._poller = asyncio.get_running_loop().create_task(
                     self._poll_forever(), context=contextvars.Context()
                 )
             self._wake.set()
-        return watch
+        return wait
 
-    def _forget(self, watch: _Watch) -> None:
-        self._watches.pop((watch.thread_id, watch.handle.run_id), None)
-        self._ended.pop(watch, None)
+    def _forget(self, wait: _Wait) -> None:
+        self._waits.pop((wait.thread_id, wait.handle.run_id), None)
+        self._ended.pop(wait, None)
         self._wake.set()
-        if not self._watches and self._poller is not None:
+        if not self._waits and self._poller is not None:
             # They may wait for a server that is not there, and nobody waits for them any more.
             for task in (self._poller, *self._questions):
                 task.cancel()
@@ -281,46 +281,46 @@ class Waiter:
 
     # -- the poller ------------------------------------------------------------------------------
 
-    def _waiting(self) -> list[_Watch]:
+    def _waiting(self) -> list[_Wait]:
         return [
-            watch
-            for watch in self._watches.values()
-            if not watch.future.done() and not watch.asking and watch not in self._ended
+            wait
+            for wait in self._waits.values()
+            if not wait.future.done() and not wait.asking and wait not in self._ended
         ]
 
     async def _poll_forever(self) -> None:
         try:
-            while self._watches:
+            while self._waits:
                 began = time.monotonic()
                 self._ask_due(began)
                 # Whatever happens meanwhile is seen to together.
                 await asyncio.sleep(max(_GATHER_SECONDS, 2 * (time.monotonic() - began)))
                 await self._sleep_until_due()
-        except Exception as error:  # noqa: BLE001 - goes to whoever waits
-            for watch in list(self._watches.values()):
-                watch.fail(self._typed(error))
+        except Exception as error:  # noqa: BLE001 - goes to all callers
+            for wait in list(self._waits.values()):
+                wait.fail(self._typed(error))
 
-    def _ways(self, now: float) -> tuple[list[_Watch], list[_Watch]]:
+    def _ways(self, now: float) -> tuple[list[_Wait], list[_Wait]]:
         """Those to ask for together, and those to ask for by their threads."""
-        exact = sum(watch.exact and not watch.future.done() for watch in self._watches.values())
-        each = exact <= EXACT_WATCHES
-        together: list[_Watch] = []
-        alone: list[_Watch] = []
-        for watch in self._waiting():
+        exact = sum(wait.exact and not wait.future.done() for wait in self._waits.values())
+        each = exact <= EXACT_WAITS
+        together: list[_Wait] = []
+        alone: list[_Wait] = []
+        for wait in self._waiting():
             by_ids = (
-                watch.handle.owns_thread and watch.spoils_until <= now and self._lookup.searches_by_ids
+                wait.handle.owns_thread and wait.spoils_until <= now and self._lookup.searches_by_ids
             )
-            (together if by_ids and not (each and watch.exact) else alone).append(watch)
-            # Whom somebody waits for alone is asked for more often: its end is to be noticed at once.
-            watch.haste = EXACT_HASTE if each and watch.exact else 1.0
+            (together if by_ids and not (each and wait.exact) else alone).append(wait)
+            # A run that a caller waits for alone is asked for more often, to notice its end at once.
+            wait.haste = EXACT_HASTE if each and wait.exact else 1.0
         return together, alone
 
     async def _sleep_until_due(self) -> None:
         now = time.monotonic()
         together, alone = self._ways(now)
-        times = [watch.due for watch in alone]
+        times = [wait.due for wait in alone]
         if together:
-            times.append(max(min(watch.due for watch in together), self._searching.free_at()))
+            times.append(max(min(wait.due for wait in together), self._searching.free_at()))
         if self._ended:
             times.append(max(min(self._ended.values()), self._fetching.free_at()))
         pause = min(max(0.0, min(times) - now), LAST_PAUSE) if times else LAST_PAUSE
@@ -331,10 +331,10 @@ class Waiter:
     def _ask_due(self, now: float) -> None:
         """Ask about whatever is due. Nothing here waits for an answer."""
         together, alone = self._ways(now)
-        by_thread: defaultdict[str, list[_Watch]] = defaultdict(list)
-        for watch in alone:
-            if watch.due <= now:
-                by_thread[watch.thread_id].append(watch)
+        by_thread: defaultdict[str, list[_Wait]] = defaultdict(list)
+        for wait in alone:
+            if wait.due <= now:
+                by_thread[wait.thread_id].append(wait)
         for group in by_thread.values():
             self._begin(group, partial(self._ask_alone, group), now)
         if self._searching.free_at() <= now and (page := self._page(together, now)):
@@ -343,19 +343,19 @@ class Waiter:
         if self._ended and self._fetching.free_at() <= now:
             self._fetch_ended(now)
 
-    def _page(self, together: Sequence[_Watch], now: float) -> list[_Watch]:
+    def _page(self, together: Sequence[_Wait], now: float) -> list[_Wait]:
         """Those that are due, and as many others as their pages hold: these cost nothing more."""
-        due = sorted((watch for watch in together if watch.due <= now), key=lambda watch: watch.due)
+        due = sorted((wait for wait in together if wait.due <= now), key=lambda wait: wait.due)
         chosen = set(due)
         room = -len(due) % PAGE
-        calm = (watch for watch in together if watch not in chosen and not watch.failures)
+        calm = (wait for wait in together if wait not in chosen and not wait.failures)
         return due + list(itertools.islice(calm, room))
 
-    def _begin(self, watches: Sequence[_Watch], question: _Question, now: float) -> None:
-        """Ask a question beside all others; its watches are asked about again when it is over."""
-        for watch in watches:
-            watch.asking = True
-            watch.due = now + interval((now - watch.since) * watch.haste)
+    def _begin(self, waits: Sequence[_Wait], question: _Question, now: float) -> None:
+        """Ask a question beside all others; its waits are asked about again when it is over."""
+        for wait in waits:
+            wait.asking = True
+            wait.due = now + interval((now - wait.since) * wait.haste)
 
         async def ask() -> None:
             try:
@@ -363,21 +363,21 @@ class Waiter:
             finally:
                 # A server that takes long to answer is asked less often.
                 over = time.monotonic()
-                for watch in watches:
-                    watch.asking = False
-                    watch.due = max(watch.due, over + min(2 * (over - now), 2.0))
+                for wait in waits:
+                    wait.asking = False
+                    wait.due = max(wait.due, over + min(2 * (over - now), 2.0))
                 self._wake.set()
 
         task = asyncio.get_running_loop().create_task(ask())
         self._questions.add(task)
         task.add_done_callback(self._questions.discard)
 
-    async def _guarded(self, watches: Sequence[_Watch], ask: _Ask) -> DeploymentError | None:
+    async def _guarded(self, waits: Sequence[_Wait], ask: _Ask) -> DeploymentError | None:
         """Ask; what goes wrong is returned as an error of this package."""
         began = time.monotonic()
         try:
-            await ask(watches)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it reaches those who asked
+            await ask(waits)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it reaches its callers
             return error if isinstance(error, DeploymentError) else self._typed(error)
         self._answered = time.monotonic()
         self._usual_seconds = max(self._answered - began, 0.9 * self._usual_seconds)
@@ -390,32 +390,32 @@ class Waiter:
             f"The answer of {url} about a run cannot be read ({type(error).__name__}).", url=url
         )
 
-    def _note_trouble(self, watches: Sequence[_Watch], error: DeploymentError) -> None:
+    def _note_trouble(self, waits: Sequence[_Wait], error: DeploymentError) -> None:
         """Ask about these again later, and end those of which it is to be expected no more."""
         now = time.monotonic()
         patience = self._deployment.connection.patience_seconds
-        if all(watch.trouble_since is None for watch in self._watches.values()):
+        if all(wait.trouble_since is None for wait in self._waits.values()):
             run_logger().warning("%s; trying again", error)
-        for watch in watches:
-            watch.trouble(error, now)
-            since = watch.trouble_since if watch.trouble_since is not None else now
+        for wait in waits:
+            wait.trouble(error, now)
+            since = wait.trouble_since if wait.trouble_since is not None else now
             # The server answers others, so it is about this run.
             own = is_about_it(error) and self._answered > since + patience / 2
             if now - since >= patience and (own or not is_outage(error)):
-                watch.fail(error)
+                wait.fail(error)
 
     # -- many threads of one run each --------------------------------------------------------------
 
-    async def _ask_pages(self, watches: Sequence[_Watch]) -> None:
-        for page in _pages(watches, PAGE):
+    async def _ask_pages(self, waits: Sequence[_Wait]) -> None:
+        for page in _pages(waits, PAGE):
             await self._ask_page(page, self._ask_together)
 
-    async def _ask_page(self, page: Sequence[_Watch], ask: _Ask) -> None:
+    async def _ask_page(self, page: Sequence[_Wait], ask: _Ask) -> None:
         error = await self._guarded(page, ask)
         if error is not None:
             await self._take_apart(page, ask, error)
 
-    async def _take_apart(self, page: Sequence[_Watch], ask: _Ask, error: DeploymentError) -> None:
+    async def _take_apart(self, page: Sequence[_Wait], ask: _Ask, error: DeploymentError) -> None:
         """After a page failed: ask for its parts, until what spoils it is alone."""
         if not may_be_one(error):
             self._note_trouble(page, error)
@@ -431,19 +431,19 @@ class Waiter:
             # That looks like the server, unless it answers for some of them alone.
             if len(page) > ALONE:
                 probes = random.sample(list(page), PROBES)
-                alone = await asyncio.gather(*(self._guarded([watch], ask) for watch in probes))
+                alone = await asyncio.gather(*(self._guarded([wait], ask) for wait in probes))
                 well = any(wrong is None for wrong in alone)
             else:
-                well = min(watch.failures for watch in page) >= KEEN_FAILURES
+                well = min(wait.failures for wait in page) >= KEEN_FAILURES
             if not well:
-                # Should it be nearly all of the watches, they are found bit by bit.
-                keen = min(watch.failures for watch in page) >= KEEN_FAILURES
+                # Should it be nearly all of the waits, they are found bit by bit.
+                keen = min(wait.failures for wait in page) >= KEEN_FAILURES
                 failed = random.sample(failed, 1) if keen else []
                 self._note_trouble(page, error)
         await asyncio.gather(*(self._take_apart(part, ask, wrong) for part, wrong in failed))
 
-    async def _ask_together(self, page: Sequence[_Watch]) -> None:
-        by_id = {watch.thread_id: watch for watch in page}
+    async def _ask_together(self, page: Sequence[_Wait]) -> None:
+        by_id = {wait.thread_id: wait for wait in page}
         found = await self._lookup.threads(
             list(by_id), select=["thread_id", "status"], limit=self._bound(page)
         )
@@ -451,155 +451,155 @@ class Waiter:
             return
         now = time.monotonic()
         for thread in found:
-            watch = by_id.pop(thread["thread_id"])
+            wait = by_id.pop(thread["thread_id"])
             if thread["status"] == "busy":
-                watch.note(RunStatus.RUNNING)
+                wait.note(RunStatus.RUNNING)
             else:
-                watch.answered()
-                self._ended[watch] = now + min(0.2 * (now - watch.since), 1.0)
+                wait.answered()
+                self._ended[wait] = now + min(0.2 * (now - wait.since), 1.0)
         if by_id:
             await self._look_for_missing(list(by_id.values()))
 
-    async def _look_for_missing(self, watches: Sequence[_Watch]) -> None:
-        await asyncio.gather(*(self._ask_alone([watch]) for watch in watches))
-        if len(watches) > 1 and all(not watch.missing and not watch.failures for watch in watches):
+    async def _look_for_missing(self, waits: Sequence[_Wait]) -> None:
+        await asyncio.gather(*(self._ask_alone([wait]) for wait in waits))
+        if len(waits) > 1 and all(not wait.missing and not wait.failures for wait in waits):
             # It answers for fewer threads than it was asked about.
             self._lookup.pause_search("answers for fewer threads than it is asked about")
 
     def _fetch_ended(self, now: float) -> None:
         """Fetch the outcomes of ended runs, many at a time and a bounded number of bytes."""
-        for watch in [watch for watch in self._ended if watch.future.done()]:
-            del self._ended[watch]
-        waits = any(
-            watch.handle.owns_thread and watch not in self._ended and not watch.future.done()
-            for watch in self._watches.values()
+        for wait in [wait for wait in self._ended if wait.future.done()]:
+            del self._ended[wait]
+        more_to_come = any(
+            wait.handle.owns_thread and wait not in self._ended and not wait.future.done()
+            for wait in self._waits.values()
         )
-        held = waits and len(self._ended) < ENOUGH_TO_FETCH
+        held = more_to_come and len(self._ended) < ENOUGH_TO_FETCH
         if not self._ended or (held and min(self._ended.values()) > now):
             return
         batch = list(self._ended)[: self._lookup.fetch_size]
-        for watch in batch:
-            del self._ended[watch]
+        for wait in batch:
+            del self._ended[wait]
         ask = partial(self._ask_page, batch, self._fetch)
         self._begin(batch, partial(self._fetching.run, ask), now)
 
-    async def _fetch(self, batch: Sequence[_Watch]) -> None:
-        doubtful = [watch for watch in batch if watch.verify]
-        by_id = {watch.thread_id: watch for watch in batch if not watch.verify}
+    async def _fetch(self, batch: Sequence[_Wait]) -> None:
+        doubtful = [wait for wait in batch if wait.verify]
+        by_id = {wait.thread_id: wait for wait in batch if not wait.verify}
         found = await self._lookup.threads(list(by_id), limit=self._bound(batch)) if by_id else []
         for thread in found or ():
-            watch = by_id.pop(thread["thread_id"])
-            outcome = _outcome_of(watch.handle, thread)
+            wait = by_id.pop(thread["thread_id"])
+            outcome = _outcome_of(wait.handle, thread)
             if outcome is None:
-                doubtful.append(watch)
+                doubtful.append(wait)
             else:
-                watch.end(outcome)
-        await asyncio.gather(*(self._ask_alone([watch]) for watch in (*doubtful, *by_id.values())))
+                wait.end(outcome)
+        await asyncio.gather(*(self._ask_alone([wait]) for wait in (*doubtful, *by_id.values())))
 
-    def _verify_one(self, together: Sequence[_Watch], now: float) -> None:
+    def _verify_one(self, together: Sequence[_Wait], now: float) -> None:
         """Check the run behind one busy thread: after a roll back the thread may stay busy."""
         if now - self._last_verification < VERIFY_EVERY_SECONDS:
             return
         candidates = [
-            watch
-            for watch in together
-            if not watch.asking and now - watch.verified > max(5.0, (now - watch.since) / 2)
+            wait
+            for wait in together
+            if not wait.asking and now - wait.verified > max(5.0, (now - wait.since) / 2)
         ]
         if candidates:
             self._last_verification = now
-            watch = min(candidates, key=lambda candidate: candidate.verified)
-            watch.verified = now
-            self._begin([watch], partial(self._ask_alone, [watch]), now)
+            wait = min(candidates, key=lambda candidate: candidate.verified)
+            wait.verified = now
+            self._begin([wait], partial(self._ask_alone, [wait]), now)
 
     # -- one thread at a time ----------------------------------------------------------------------
 
     async def _ask_alone(
-        self, watches: Sequence[_Watch], *, look: bool = False, limit: Deadline | None = None
+        self, waits: Sequence[_Wait], *, look: bool = False, limit: Deadline | None = None
     ) -> None:
         """Ask for runs on one thread by the thread's list of runs, and for those that ended by theirs.
 
         Args:
-            watches: All on one thread.
+            waits: All on one thread.
             look: True asks for the run's own row in any case.
             limit: The caller's, when there is one.
         """
         newest: list[Row] = []
 
-        async def ask_for_list(_: Sequence[_Watch]) -> None:
+        async def ask_for_list(_: Sequence[_Wait]) -> None:
             found = await self._lookup.newest_runs(
-                watches[0].thread_id, self._bound(watches, limit), once=True
+                waits[0].thread_id, self._bound(waits, limit), once=True
             )
             newest.extend(found)
 
-        async def ask_for_run(one: Sequence[_Watch]) -> None:
+        async def ask_for_run(one: Sequence[_Wait]) -> None:
             await self._ask_for_outcome(one[0], newest, self._bound(one, limit))
 
-        async with self._slots_for(watches):
-            error = await self._guarded(watches, ask_for_list)
+        async with self._slots_for(waits):
+            error = await self._guarded(waits, ask_for_list)
         if error is not None:
-            self._note_trouble(watches, error)
+            self._note_trouble(waits, error)
             return
         statuses = {run["run_id"]: outcomes.RUN_STATUSES.get(run["status"]) for run in newest}
 
-        async def conclude(watch: _Watch) -> None:
-            status = statuses.get(watch.handle.run_id)
+        async def conclude(wait: _Wait) -> None:
+            status = statuses.get(wait.handle.run_id)
             if status is not None and not status.ended and not look:
-                watch.note(status)
+                wait.note(status)
                 return
-            async with self._slots_for([watch]):
-                error = await self._guarded([watch], ask_for_run)
+            async with self._slots_for([wait]):
+                error = await self._guarded([wait], ask_for_run)
             if error is not None:
-                self._note_trouble([watch], error)
+                self._note_trouble([wait], error)
 
-        await asyncio.gather(*(conclude(watch) for watch in watches))
+        await asyncio.gather(*(conclude(wait) for wait in waits))
 
-    def _slots_for(self, watches: Sequence[_Watch]) -> asyncio.Semaphore:
-        troubled = any(watch.failures for watch in watches)
+    def _slots_for(self, waits: Sequence[_Wait]) -> asyncio.Semaphore:
+        troubled = any(wait.failures for wait in waits)
         return self._troubled_slots if troubled else self._slots
 
-    def _bound(self, watches: Sequence[_Watch], limit: Deadline | None = None) -> Deadline:
+    def _bound(self, waits: Sequence[_Wait], limit: Deadline | None = None) -> Deadline:
         """How long a question may take: some times what is usual, more after it went wrong."""
-        failures = min(max(watch.failures for watch in watches), 8)
+        failures = min(max(wait.failures for wait in waits), 8)
         seconds = max(QUESTION_SECONDS, 8 * self._usual_seconds) * 2**failures
         seconds = min(seconds, self._deployment.connection.timeout_seconds)
         bound = Deadline.after(seconds)
         return bound if limit is None else bound.sooner(limit)
 
-    async def _ask_for_outcome(self, watch: _Watch, newest: Sequence[Row], bound: Deadline) -> None:
+    async def _ask_for_outcome(self, wait: _Wait, newest: Sequence[Row], bound: Deadline) -> None:
         outcome = await self._lookup.outcome(
-            watch.handle,
-            is_newest=bool(newest) and newest[0]["run_id"] == watch.handle.run_id,
+            wait.handle,
+            is_newest=bool(newest) and newest[0]["run_id"] == wait.handle.run_id,
             deadline=bound,
-            history_fails=watch.failures >= HISTORY_FAILURES,
+            history_fails=wait.failures >= HISTORY_FAILURES,
         )
         if outcome is None:
-            await self._note_missing(watch, bound)
+            await self._note_missing(wait, bound)
         elif outcome.status.ended:
-            watch.end(outcome)
+            wait.end(outcome)
         else:
-            watch.alive = outcome
-            watch.note(outcome.status)
+            wait.alive = outcome
+            wait.note(outcome.status)
 
-    async def _note_missing(self, watch: _Watch, bound: Deadline) -> None:
+    async def _note_missing(self, wait: _Wait, bound: Deadline) -> None:
         """The run has no row. Rolled back when it was there and its thread still is; else lost."""
-        seen = watch.seen or watch.handle.run_id in self._started_here
+        seen = wait.seen or wait.handle.run_id in self._started_here
         # A server that is restarting may not have its data yet.
         now = time.monotonic()
-        watch.missing_since = now if watch.missing == 0 else watch.missing_since
-        watch.missing += 1
-        watch.answered()
+        wait.missing_since = now if wait.missing == 0 else wait.missing_since
+        wait.missing += 1
+        wait.answered()
         # A run that was there is given the time that a server gets to come back.
         patience = self._lookup.patience_seconds if seen else 0.0
-        confirmed = watch.missing >= MISSING_CONFIRMATIONS and now - watch.missing_since >= patience
-        watch.due = now + MISSING_GAP_SECONDS / 2
+        confirmed = wait.missing >= MISSING_CONFIRMATIONS and now - wait.missing_since >= patience
+        wait.due = now + MISSING_GAP_SECONDS / 2
         if not seen and not confirmed:
             return
         # A thread that exists for one run has seen it.
-        was_there = seen or watch.handle.owns_thread
-        if was_there and await self._deployment.thread(watch.thread_id, bound, once=True) is not None:
-            watch.end(outcomes.rolled_back(watch.handle))
+        was_there = seen or wait.handle.owns_thread
+        if was_there and await self._deployment.thread(wait.thread_id, bound, once=True) is not None:
+            wait.end(outcomes.rolled_back(wait.handle))
         elif confirmed:
-            watch.end(outcomes.lost(watch.handle))
+            wait.end(outcomes.lost(wait.handle))
 
 
 class _Lanes:
@@ -651,6 +651,6 @@ def _outcome_of(handle: RunHandle, thread: Row) -> RunResult | None:
         return None
 
 
-def _pages(items: Sequence[_Watch], size: int) -> Iterable[Sequence[_Watch]]:
+def _pages(items: Sequence[_Wait], size: int) -> Iterable[Sequence[_Wait]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

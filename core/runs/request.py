@@ -41,7 +41,7 @@ class RunRequest:
 
 
 def check_request(request: RunRequest) -> RunRequest:
-    """Refuse what is wrong with a request, and return it as it is to be sent, without objects."""
+    """Reject a wrong request; return it as it is to be sent, with objects turned into JSON."""
     if not isinstance(request.assistant_id, str) or not request.assistant_id:
         raise InvalidRequestError("assistant_id: give the assistant's id or the graph's name.")
     payload = dict(request.payload)

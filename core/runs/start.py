@@ -1,13 +1,14 @@
 """Starting one run once.
 
 Every keyed call first claims a thread whose id follows from the key: of all who try, the server lets
-exactly one create it. Who wins knows that nobody started the run before. Who does not, or never got
-the answer, looks: a live or successful run is adopted, a failed one counts and the next claim is
-tried, and where there is no run yet the claimant gets a moment before the run is started in its place.
+exactly one create it. The winner knows that nobody started the run before. The others, and a caller
+that never got the answer, look: a live or successful run is adopted, a failed one counts and the next
+claim is tried, and where there is no run yet the claimant gets a moment before another starts the run
+instead.
 
-A claimant that was held up may find its place taken, and both may have started a run by then. So who
-took a place, and who was held up, looks again after the start: the oldest run under the key stays, and
-whoever started another cancels that.
+A claimant that was held up may thus start a run as well. So both, the one that was held up and the one
+that started the run instead, look again after the start: the oldest run under the key stays, and the
+other is cancelled by the caller that started it.
 
 Invariants:
 - A run is created on a dedicated thread only with `multitask_strategy="reject"`.
@@ -34,7 +35,7 @@ from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.ownership.tags import CLAIM, KEY, TARGET_THREAD, thread_id_of
 from prefect_langgraph.runs import outcomes
-from prefect_langgraph.runs.poller import Waiter
+from prefect_langgraph.runs.poller import Poller
 from prefect_langgraph.runs.request import RunRequest, with_webhook
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import (
@@ -47,7 +48,7 @@ from prefect_langgraph.transport.http_errors import failed_on_input
 from prefect_langgraph.transport.paging import pages
 
 CLAIM_GRACE_SECONDS = 3.0
-"""How long the holder of a claim has to start its run before another starts it in its place."""
+"""How long the owner of a claim has to start its run before another starts it instead."""
 
 DOUBT_SECONDS = 30.0
 """How long a run is looked for whose start was not answered before the deadline."""
@@ -67,7 +68,7 @@ def _adopts(run: Mapping[str, Any]) -> bool:
 
 
 def _held_up(began: float) -> bool:
-    """True when so much time has passed that another may have taken this claimant's place."""
+    """True when so much time has passed that another may have started the run instead."""
     return time.monotonic() - began > _HELD_UP_SECONDS
 
 
@@ -92,7 +93,7 @@ class Starter:
         more_tags: Beside the owner's.
 
     Attributes:
-        left_behind: The run that was started for a caller that was cancelled, who is to cancel it.
+        left_behind: The run that was started for a caller that was cancelled; the caller cancels it.
         in_doubt: True when the deadline passed while it was unknown whether a run was started.
     """
 
@@ -181,14 +182,14 @@ class Starter:
             )
             found: Mapping[str, Any] | Literal["again"] | None = None
             if not claimed:
-                found = await self._look(thread_id, dedicated, text)
+                found = await self._wait_for_claimant(thread_id, dedicated, text)
             elif _held_up(began):
                 found = await self._find(thread_id, text)
             if found == "again":
                 continue
             if found is not None:
                 if _adopts(found) or await self._is_outcome(found, self._key, failures):
-                    self._deployment.part(Waiter).note_started(found["run_id"])
+                    self._deployment.part(Poller).note_started(found["run_id"])
                     return self._handle(thread_id, found["run_id"], text, "adopted")
                 failures += 1
                 continue
@@ -197,8 +198,8 @@ class Starter:
                 continue
             if created and (not claimed or _held_up(began)):
                 self.left_behind = self._handle(thread_id, run_id, text, "started")
-                run_id, created = await self._keep_oldest(thread_id, run_id, text)
-            self._deployment.part(Waiter).note_started(run_id)
+                run_id, created = await self._cancel_unless_oldest(thread_id, run_id, text)
+            self._deployment.part(Poller).note_started(run_id)
             origin: Origin = "adopted" if not created else "restarted" if failures else "started"
             return self._handle(thread_id, run_id, text, origin)
 
@@ -208,7 +209,7 @@ class Starter:
             return False
         if key.is_chosen:
             # Another call of this process that gives the same key asks for another try.
-            return not self._deployment.part(Waiter).was_started_here(run["run_id"])
+            return not self._deployment.part(Poller).was_started_here(run["run_id"])
         later = thread_id_of(key.after(failures + 1))
         return await self._deployment.thread(later, self._deadline) is None
 
@@ -221,7 +222,7 @@ class Starter:
         run_id = None
         while run_id is None:
             run_id, _ = await self._create(thread_id, dedicated, None)
-        self._deployment.part(Waiter).note_started(run_id)
+        self._deployment.part(Poller).note_started(run_id)
         if self.leaves_trace:
             self._deployment.part(ClaimThreads).add(run_id, [dedicated])
         return self._handle(thread_id, run_id, None, "started")
@@ -240,7 +241,7 @@ class Starter:
 
     # -- claims ----------------------------------------------------------------------------------
 
-    async def _bear(self, doubt: InDoubtError) -> None:
+    async def _pause_or_raise(self, doubt: InDoubtError) -> None:
         """Pause after a lost answer; raise when doubts have lasted for too long."""
         now = time.monotonic()
         self._doubt_since = self._doubt_since or now
@@ -267,10 +268,10 @@ class Starter:
             deadline=self._deadline,
         )
 
-    async def _look(
+    async def _wait_for_claimant(
         self, thread_id: str, claim_id: str, key: str | None
     ) -> Mapping[str, Any] | Literal["again"] | None:
-        """The run under another's claim; None when it is for us to start it.
+        """The run under another's claim; None when this call is to start it.
 
         `again` when the claim was released meanwhile.
         """
@@ -313,7 +314,7 @@ class Starter:
                     if self._is_under(key, run.get("metadata") or {}):
                         yield run
 
-    async def _keep_oldest(self, thread_id: str, run_id: str, key: str) -> tuple[str, bool]:
+    async def _cancel_unless_oldest(self, thread_id: str, run_id: str, key: str) -> tuple[str, bool]:
         """The run that stays of all under the key, and whether it is this call's own."""
         found = [run async for run in self._runs_under(thread_id, key)]
         alive = [run for run in found if _adopts(run)]
@@ -331,7 +332,7 @@ class Starter:
                 deadline=self._deadline,
             )
         run_logger().warning(
-            "Another process has started run %s in place of this one, whose run %s was cancelled",
+            "Another process has started run %s for the same call; our run %s was cancelled",
             oldest["run_id"],
             run_id,
         )
@@ -376,7 +377,7 @@ class Starter:
         try:
             run_id = (await asyncio.shield(sending))["run_id"]
         except InDoubtError as doubt:
-            return await self._settle(thread_id, claim_id, key, doubt), True
+            return await self._find_despite_doubt(thread_id, claim_id, key, doubt), True
         except DeploymentError as error:
             return await self._refused(error, thread_id, claim_id, key), False
         except asyncio.CancelledError:
@@ -423,7 +424,7 @@ class Starter:
         return self._handle(thread_id, found["run_id"], key, "started")
 
     async def _last_look(self, thread_id: str, key: str | None) -> str | None:
-        """The run of a create whose answer was lost and whose caller has gone."""
+        """The run of a create request whose answer was lost and whose caller was cancelled."""
         ends = Deadline.after(ANSWER_SECONDS)
         try:
             while (found := await self._find(thread_id, key, ends)) is None:
@@ -437,7 +438,7 @@ class Starter:
         run_id: str = found["run_id"]
         return run_id
 
-    async def _settle(
+    async def _find_despite_doubt(
         self, thread_id: str, claim_id: str, key: str | None, doubt: InDoubtError
     ) -> str | None:
         """The run whose answer was lost, or None when the server did not take it.
@@ -452,7 +453,7 @@ class Starter:
                 raise failed_on_input(self._doing, self._deployment.url)
             if found is None:
                 # The request may still be on its way through the server.
-                await self._bear(doubt)
+                await self._pause_or_raise(doubt)
                 found = await self._find(thread_id, key)
         except asyncio.CancelledError:
             if (run_id := await self._last_look(thread_id, key)) is not None:
@@ -495,7 +496,7 @@ class Starter:
                 return run_id
             if self._user_thread_id is None:
                 # Refused for a run that is not there: not for ever, and not without a pause.
-                await self._bear(InDoubtError(error))
+                await self._pause_or_raise(InDoubtError(error))
                 return None
         await self._release_refused(claim_id, key)
         if error.status_code == 409:

@@ -2,8 +2,8 @@
 
 Invariants:
 - After the last part comes the run's own outcome: nothing, or the error that a join would raise.
-- A consumer that stops early lets go of the run, or leaves it, as `on_disconnect` says; so does a
-  process that is killed.
+- When its consumer stops early, or its process is killed, the run is cancelled or left, as
+  `on_disconnect` says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context, OnTimeout
 from prefect_langgraph.streams.reader import FIRST, Position, StreamReader, broken
-from prefect_langgraph.streams.watchdog import tether
+from prefect_langgraph.streams.watchdog import watchdog
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 from prefect_langgraph.transport.generators import feed_control
@@ -78,8 +78,8 @@ async def parts_of(
         deadline=deadline,
     )
     if holds:
-        tether().hold(context.deployment.connection, handle)
-    let_go = True
+        watchdog().hold(context.deployment.connection, handle)
+    is_over = True
     try:
         try:
             async with contextlib.aclosing(reader.parts()) as parts:
@@ -88,16 +88,16 @@ async def parts_of(
                         yield part
         except BaseException as error:
             if not (deadline.passed and isinstance(error, TimeoutError | DeploymentError)):
-                let_go = not holds
-                let_go = let_go or await operations.let_go(context, handle)
+                is_over = not holds
+                is_over = is_over or await operations.try_to_cancel(context, handle)
                 raise
         result = await operations.wait(
             context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=holds
         )
     finally:
         # What could not be stopped is tried once more when this process ends.
-        if let_go:
-            tether().drop(handle)
+        if is_over:
+            watchdog().release(handle)
     await operations.release(context, [result], interrupted_too=stateless)
     _raise(result, on_interrupt, stateless)
     if not reader.began:

@@ -29,7 +29,7 @@ from langgraph_sdk.sse import SSEDecoder, aiter_lines_raw
 
 from prefect_langgraph.errors import InvalidRequestError, StreamBrokenError
 from prefect_langgraph.models import RunHandle, RunStatus, StreamPart
-from prefect_langgraph.runs.poller import Waiter
+from prefect_langgraph.runs.poller import Poller
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
@@ -257,7 +257,7 @@ class StreamReader:
 
     async def _look(self) -> RunStatus:
         return (
-            await self._deployment.part(Waiter).look(
+            await self._deployment.part(Poller).look(
                 self._handle, deadline=self._deadline, patient=False
             )
         ).status

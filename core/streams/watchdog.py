@@ -75,7 +75,7 @@ class _Child(subprocess.Popen[bytes]):
         """Say nothing of a child that still runs: it ends by itself, after this process."""
 
 
-class Tether:
+class Watchdog:
     """Holds runs that must not outlive this process."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class Tether:
         self._held[handle.run_id] = message
         self._write(message)
 
-    def drop(self, handle: RunHandle) -> None:
+    def release(self, handle: RunHandle) -> None:
         """Leave this run alone, whatever happens."""
         if self._held.pop(handle.run_id, None) is not None:
             self._write(orjson.dumps({"run": handle.run_id}))
@@ -149,19 +149,19 @@ class Tether:
             self.close()
 
 
-_tether = Tether()
+_watchdog = Watchdog()
 
 
-def tether() -> Tether:
+def watchdog() -> Watchdog:
     """This process's."""
-    return _tether
+    return _watchdog
 
 
 def _after_fork_in_child() -> None:
-    global _tether
+    global _watchdog
     # The copy of the pipe would keep it open after the parent is gone.
-    _tether.close()
-    _tether = Tether()
+    _watchdog.close()
+    _watchdog = Watchdog()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

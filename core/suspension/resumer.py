@@ -24,7 +24,7 @@ from prefect_langgraph.cleanup.sweep import flow_runs
 from prefect_langgraph.cleanup.verdict import FlowRunFacts
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.models import RunHandle
-from prefect_langgraph.ownership.heartbeat import LEASE_SECONDS, is_lease
+from prefect_langgraph.ownership.heartbeat import HEARTBEAT_SECONDS, is_heartbeat
 from prefect_langgraph.ownership.owner import prefect_api
 from prefect_langgraph.ownership.tags import API, FLOW_RUN_ID, SUSPENDED
 from prefect_langgraph.suspension import storage
@@ -267,9 +267,9 @@ async def _is_alive(deployment: Deployment, flow_run_id: str, deadline: Deadline
     now = datetime.now(UTC)
     return any(
         thread.updated_at is not None
-        and thread.updated_at + timedelta(seconds=float(thread.tags[LEASE_SECONDS])) > now
+        and thread.updated_at + timedelta(seconds=float(thread.tags[HEARTBEAT_SECONDS])) > now
         for thread in owned.threads
-        if is_lease(thread.tags)
+        if is_heartbeat(thread.tags)
     )
 
 

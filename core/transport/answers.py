@@ -49,7 +49,7 @@ _SHAPES: list[tuple[str, re.Pattern[str], bytes, bytes]] = [
 
 
 class StrangeAnswerError(httpx.DecodingError):
-    """Somebody answered, and not LangGraph."""
+    """Something else than LangGraph answered."""
 
 
 async def refuse_strange_answer(response: httpx.Response) -> None:

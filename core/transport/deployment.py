@@ -66,7 +66,7 @@ KEPT_UNUSED = 8
 class InDoubtError(Exception):
     """A request left and its answer did not come: the server may have acted on it.
 
-    Stays inside this package: whoever sends a request that must not be sent twice catches it and looks.
+    Stays inside this package: a caller whose request must not be sent twice catches it and looks.
     """
 
     def __init__(self, cause: Exception) -> None:
@@ -428,7 +428,7 @@ def _close_unused(on_loop: OrderedDict[str, Deployment]) -> None:
     unused = [fingerprint for fingerprint, found in on_loop.items() if not found.is_used]
     for fingerprint in unused[:-KEPT_UNUSED]:
         closing = on_loop.pop(fingerprint).aclose()
-        # Without the caller's context, which is none of its business.
+        # Without the caller's context, which it does not need.
         task = asyncio.get_running_loop().create_task(closing, context=contextvars.Context())
         _closing.add(task)
         task.add_done_callback(_closing.discard)

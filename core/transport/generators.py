@@ -46,7 +46,7 @@ class FeedControl:
         self._stopped = False
         self._feed: Feed[Any] | None = None
 
-    def take(self, feed: Feed[Any]) -> None:
+    def attach(self, feed: Feed[Any]) -> None:
         """The feed that is under way now."""
         self._feed = feed
         if self._stopped:
@@ -60,7 +60,7 @@ class FeedControl:
 
 
 feed_control: ContextVar[FeedControl | None] = ContextVar("feed_control", default=None)
-"""Set by who drives a generator task, for the feed inside."""
+"""Set by the driver of a generator task, for the feed inside."""
 
 
 class Feed(Generic[T]):
@@ -78,7 +78,7 @@ class Feed(Generic[T]):
         self._cancelled = False
 
     def stop(self) -> None:
-        """Give no more items, and let go of the generator without waiting for it."""
+        """Give no more items, and cancel the generator without waiting for it."""
         self._stopped.set()
         self._cancel()
         if self._deliver is not None:
@@ -96,7 +96,7 @@ class Feed(Generic[T]):
         call = self._call = io_loop().begin(self._produce, deliver)
         call.outcome.add_done_callback(lambda _: deliver(_END))
         if control is not None:
-            control.take(self)
+            control.attach(self)
         return call
 
     async def _produce(self, deliver: Callable[[Any], object]) -> None:

@@ -30,7 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CLEANUP_SECONDS = 30.0
-"""How long a caller that gave up waits for its coroutine to let go of what it started."""
+"""How long a caller that gave up waits for its coroutine to clean up."""
 
 TERMINATION_SECONDS = 20.0
 """The same where a signal ends the process, which Prefect's worker kills 30 seconds after it."""
@@ -61,8 +61,8 @@ class Call(Generic[T]):
             self._coroutine.close()
             self.outcome.set_exception(error)
             raise
-        if termination.watch(self):
-            self.outcome.add_done_callback(lambda _: termination.forget(self))
+        if termination.register(self):
+            self.outcome.add_done_callback(lambda _: termination.unregister(self))
 
     def _create(self) -> None:
         self._task = self._loop.create_task(self._guarded())
@@ -180,7 +180,7 @@ class IOLoop:
     def begin(
         self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> Call[T]:
-        """Start a coroutine function and return at once; whoever calls must see to its end."""
+        """Start a coroutine function and return at once; the caller waits for its end."""
         call = Call(self._running_loop(), function(*args, **kwargs))
         call.start()
         return call

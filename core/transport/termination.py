@@ -60,8 +60,8 @@ def releasing() -> Iterator[None]:
         _is_release.reset(token)
 
 
-def watch(call: Terminable) -> bool:
-    """Cancel a call when its flow run is terminated; True where it is to be forgotten at its end."""
+def register(call: Terminable) -> bool:
+    """Cancel a call when its flow run is terminated. True: call `unregister` at its end."""
     context = FlowRunContext.get()
     if context is None or _is_release.get() or threading.current_thread() is threading.main_thread():
         return False
@@ -80,7 +80,7 @@ def watch(call: Terminable) -> bool:
     return True
 
 
-def forget(call: Terminable) -> None:
+def unregister(call: Terminable) -> None:
     """The call has ended."""
     with _lock:
         _calls.pop(call, None)

@@ -230,14 +230,14 @@ def test_try_after_a_failure_has_a_key_and_a_thread_of_its_own() -> None:
 def test_places_of_attempts_are_apart_and_found_by_the_key() -> None:
     keys = [Key.claimed("run", "call", 0, attempt) for attempt in range(1, 5)]
     assert len({key.text for key in keys}) == 1
-    assert Key.places_of(keys[0].after(2), 4) == [key.place for key in keys]
-    assert len({key.place for key in keys} | {thread_id_of(keys[0].text)}) == 5
+    assert Key.claim_ids(keys[0].after(2), 4) == [key.claim_id for key in keys]
+    assert len({key.claim_id for key in keys} | {thread_id_of(keys[0].text)}) == 5
 
 
 def test_counted_and_claimed_ordinals_are_apart() -> None:
     counted = Key.derived("run", "call", 0)
     assert counted.text != Key.claimed("run", "call", 0, 1).text
-    assert Key.places_of(counted.text, 3) == []
+    assert Key.claim_ids(counted.text, 3) == []
 
 
 def test_call_claims_by_the_task_run_that_came_into_this_process() -> None:
@@ -362,7 +362,7 @@ def test_retry_after_a_suspension_starts_afresh_as_it_did_before() -> None:
 
 
 def test_places_of_executions_of_one_attempt_are_apart() -> None:
-    places = {Key.claimed("f", "call", 0, 1, number).place for number in range(3)}
+    places = {Key.claimed("f", "call", 0, 1, number).claim_id for number in range(3)}
     assert len(places) == 3
 
 

@@ -16,7 +16,7 @@ from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import poller
 from prefect_langgraph.runs.lookup import Lookup
 from prefect_langgraph.runs.output import Outputs
-from prefect_langgraph.runs.poller import Waiter, interval
+from prefect_langgraph.runs.poller import Poller, interval
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 from support.odd_server import OddServer, deployment_of
@@ -40,7 +40,7 @@ def on(server: OddServer, body: Callable[[Deployment], Coroutine[Any, Any, Any]]
 
 
 async def wait(deployment: Deployment, handle: RunHandle, *, exact: bool = True) -> RunResult:
-    found = await deployment.part(Waiter).wait(handle, deadline=Deadline(), exact=exact)
+    found = await deployment.part(Poller).wait(handle, deadline=Deadline(), exact=exact)
     assert found is not None
     return found
 
@@ -95,7 +95,7 @@ def test_thousand_runs_cost_a_handful_of_requests() -> None:
 
     async def body(deployment: Deployment) -> list[RunResult]:
         for handle in handles:
-            deployment.part(Waiter).note_started(handle.run_id)
+            deployment.part(Poller).note_started(handle.run_id)
         ending = later(server, lambda: [server.set(h, "success", {"n": h.run_id}) for h in handles])
         found = await wait_for_all(deployment, handles)
         await ending
@@ -113,7 +113,7 @@ def test_more_runs_than_an_answer_holds_are_asked_for_in_pages() -> None:
 
     async def body(deployment: Deployment) -> list[RunResult]:
         for handle in handles:
-            deployment.part(Waiter).note_started(handle.run_id)
+            deployment.part(Poller).note_started(handle.run_id)
         return await wait_for_all(deployment, handles)
 
     results = on(server, body)
@@ -162,7 +162,7 @@ def test_every_run_gets_its_own_outcome_from_a_server_that(oddity: str, verified
     async def body(deployment: Deployment) -> list[RunResult]:
         if not verified:
             for handle in handles:
-                deployment.part(Waiter).note_started(handle.run_id)
+                deployment.part(Poller).note_started(handle.run_id)
         return await wait_for_all(deployment, handles)
 
     results = on(server, body)
@@ -264,7 +264,7 @@ def test_run_that_vanishes_while_its_thread_remains_was_rolled_back() -> None:
     handle = server.add(status="running")
 
     async def body(deployment: Deployment) -> RunResult:
-        deployment.part(Waiter).note_started(handle.run_id)
+        deployment.part(Poller).note_started(handle.run_id)
         rolling = later(server, lambda: server.drop(handle, thread=False))
         found = await wait(deployment, handle)
         await rolling
@@ -290,7 +290,7 @@ def test_wait_past_its_deadline_gives_nothing_and_leaves_the_others_waiting() ->
 
     async def body(deployment: Deployment) -> tuple[Any, RunResult]:
         patient = asyncio.create_task(wait(deployment, handle))
-        hasty = await deployment.part(Waiter).wait(handle, deadline=Deadline.after(0.1))
+        hasty = await deployment.part(Poller).wait(handle, deadline=Deadline.after(0.1))
         server.set(handle, "success", {"n": 1})
         return hasty, await patient
 
@@ -324,7 +324,7 @@ def test_status_is_told_when_it_changes_and_not_before() -> None:
         changing = later(
             server, lambda: server.set(handle, "running"), lambda: server.set(handle, "success", {})
         )
-        await deployment.part(Waiter).wait(handle, deadline=Deadline(), on_status=told.append)
+        await deployment.part(Poller).wait(handle, deadline=Deadline(), on_status=told.append)
         await changing
 
     on(server, body)
@@ -362,7 +362,7 @@ def test_look_tells_how_a_run_stands_without_waiting() -> None:
 
     async def body(deployment: Deployment) -> list[RunResult]:
         deadline = Deadline.after(BOUND)
-        return [await deployment.part(Waiter).look(one, deadline=deadline) for one in (running, ended)]
+        return [await deployment.part(Poller).look(one, deadline=deadline) for one in (running, ended)]
 
     assert [result.status for result in on(server, body)] == [RunStatus.RUNNING, RunStatus.SUCCESS]
 
@@ -392,7 +392,7 @@ def test_remaining_time_is_never_negative() -> None:
 def test_few_waits_are_asked_about_exactly_and_many_together() -> None:
     few, many = OddServer(), OddServer()
     joined(few, [few.add({"n": 1}) for _ in range(2)])
-    joined(many, [many.add({"n": 1}) for _ in range(poller.EXACT_WATCHES + 1)])
+    joined(many, [many.add({"n": 1}) for _ in range(poller.EXACT_WAITS + 1)])
     assert many.asked["search"]
 
 

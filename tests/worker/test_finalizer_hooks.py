@@ -18,7 +18,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelling
 
 from prefect_langgraph import SweepEntry, sweep
-from prefect_langgraph.ownership.heartbeat import is_lease
+from prefect_langgraph.ownership.heartbeat import is_heartbeat
 from prefect_langgraph.testing import PrefectServer
 from support.leftovers import active_runs, left_by, logs_of
 from support.waiting import until
@@ -55,7 +55,7 @@ class Begun:
         """When its lease was renewed."""
         tags = {"prefect_flow_run_id": str(self.id)}
         threads = self._client.threads.search(metadata=tags, limit=1000)
-        return max(str(thread["updated_at"]) for thread in threads if is_lease(thread["metadata"]))
+        return max(str(thread["updated_at"]) for thread in threads if is_heartbeat(thread["metadata"]))
 
     def is_released(self) -> bool:
         """True when nothing is left, but the caller's own thread."""
