@@ -156,7 +156,7 @@ def doctor(
     langgraph_json: Path | None = None,
     as_json: AsJson = False,
 ) -> int:
-    """Say what is wrong between here and a deployment, and what to do about it.
+    """Find out what is wrong between this machine and a deployment, and what to do about it.
 
     The exit status is 0 when everything works, also with warnings, and 1 when something fails.
 
@@ -205,7 +205,7 @@ def list_crons(
     where: Where | None = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the crons that are there.
+    """Show the crons of a deployment.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def plan(
     where: Where | None = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show what it takes to make an owner's crons what a file says. Changes nothing.
+    """Show what would change to make an owner's crons match a file. Changes nothing.
 
     Parameters
     ----------
@@ -284,7 +284,7 @@ def apply(
     where: Where | None = None,
     as_json: AsJson = False,
 ) -> int:
-    """Make an owner's crons what a file says.
+    """Make an owner's crons match a file.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def apply(
 
 @crons.command
 def delete(*cron_ids: str, where: Where | None = None, as_json: AsJson = False) -> int:
-    """Delete crons. One that is gone already is fine.
+    """Delete crons. It is no error if one does not exist any more.
 
     Parameters
     ----------
@@ -313,19 +313,21 @@ def delete(*cron_ids: str, where: Where | None = None, as_json: AsJson = False) 
         Print JSON.
     """
     from prefect_langgraph.errors import InvalidRequestError
-    from prefect_langgraph.tasks.crons import drop_crons
+    from prefect_langgraph.logs import counted
+    from prefect_langgraph.tasks.crons import delete_crons
     from prefect_langgraph.transport.loop import io_loop
 
     if not cron_ids:
         raise InvalidRequestError("Give the ids of the crons to delete; `crons list` shows them.")
     # The same id twice is one cron.
     cron_ids = tuple(dict.fromkeys(cron_ids))
-    deleted = io_loop().run(drop_crons, cron_ids, credentials=(where or Where()).resolve())
+    deleted = io_loop().run(delete_crons, cron_ids, credentials=(where or Where()).resolve())
     rows = [
         {"cron": cron_id, "was": "deleted" if cron_id in deleted else "gone already"}
         for cron_id in cron_ids
     ]
-    _print_json(rows) if as_json else _print_table(f"{len(deleted)} crons deleted", rows)
+    title = f"{counted(len(deleted), 'cron')} deleted"
+    _print_json(rows) if as_json else _print_table(title, rows)
     return 0
 
 
@@ -427,7 +429,7 @@ def _print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def _one_below_the_other(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    """The lines of a table that is too wide: whole, since ids are there to be copied."""
+    """The lines of a table that is too wide: not cut off, since ids must be copied whole."""
     width = max(len(name) for name in rows[0])
     for row in rows:
         yield from (f"{name:<{width}}  {value}" for name, value in row.items() if str(value))
@@ -435,7 +437,7 @@ def _one_below_the_other(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
 
 
 def _print(text: str) -> None:
-    """Write to standard output; a reader that has seen enough, such as `head`, is no failure."""
+    """Write to standard output; a reader that stops reading, such as `head`, is not an error."""
     try:
         print(text, end="", flush=True)  # noqa: T201
     except BrokenPipeError:
@@ -459,7 +461,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Plain characters for those that a terminal cannot show."""
+    """Replace characters that a terminal cannot show by plain ones."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     said = error.object[error.start : error.end]
@@ -484,7 +486,7 @@ def _in_our_words(message: str) -> str:
 
 
 def _said(error: Exception) -> str:
-    """What went wrong, in one line without what was given."""
+    """What went wrong, in one line and without the given values."""
     from prefect_langgraph.doctor import check_prefect
     from prefect_langgraph.errors import LangGraphError
     from prefect_langgraph.transport.loop import io_loop

@@ -62,13 +62,14 @@ _PATHS = {
 
 
 class Check(Model):
-    """The answer to one question.
+    """The result of one check.
 
     Attributes:
-        name: What was asked about.
-        status: "ok", "warn" for what works and may surprise, "fail" for what will not work.
-        message: What was found. It holds no secret and no header value.
-        advice: What to do, None when it is ok.
+        name: What was checked.
+        status: "ok", "warn" for something that works and may surprise, "fail" for something that will
+            not work.
+        message: What was found, without secrets and header values.
+        advice: What to do, or None when it is ok.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Check(Model):
 
 @dataclass
 class Examination:
-    """The questions, asked in order.
+    """The checks, made in order.
 
     Args:
         connection: How to reach the deployment.
@@ -95,7 +96,7 @@ class Examination:
     checks: list[Check] = field(default_factory=list)
 
     async def run(self) -> list[Check]:
-        """Ask everything that can be asked."""
+        """Make every check that can be made."""
         self._deployment = Deployment(replace(self.connection, patience_seconds=_PATIENCE_SECONDS))
         self._deadline = Deadline.after(_SECONDS)
         try:
@@ -118,7 +119,7 @@ class Examination:
         return self.checks
 
     async def _guarded(self, name: str, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """Ask one question; an answer that nobody foresaw is a finding too."""
+        """Make one check; an unexpected error is a finding too."""
         try:
             return await ask()
         except Exception as error:  # noqa: BLE001 - told as what it is, and the others are still asked
@@ -363,7 +364,7 @@ class Examination:
         return sorted(name for name in names if re.fullmatch(r"x-[a-z0-9-]+", name))
 
     async def _seen_headers(self, assistant_id: str, sent: Mapping[str, str]) -> set[str] | None:
-        """The names that a run of today would be given; None when the server does not tell."""
+        """The configurable names that a run would get now; None when the server does not tell."""
         threads, runs = self._deployment.client.threads, self._deployment.client.runs
         thread_id = str(uuid.uuid4())
 
@@ -451,7 +452,7 @@ class Examination:
 
 
 def _json(response: httpx.Response) -> Any:
-    """The body; None when it is no JSON."""
+    """The body; None when it is not JSON."""
     try:
         return response.json()
     except ValueError:
@@ -459,7 +460,7 @@ def _json(response: httpx.Response) -> Any:
 
 
 def _date(text: str | None) -> datetime | None:
-    """The moment that a Date header tells; None when it tells none."""
+    """The moment in a Date header; None when it has none."""
     try:
         found = parsedate_to_datetime(text or "")
     except (ValueError, OverflowError):
@@ -502,11 +503,11 @@ async def check_prefect() -> Check:
 
 
 async def examine(connection: Connection, *, policy: HeaderPolicy | None = None) -> list[Check]:
-    """Ask everything about a deployment that can go wrong.
+    """Check everything about a deployment that can go wrong.
 
     Args:
         connection: How to reach the deployment: `LangGraphCredentials.connection()`.
-        policy: What the server's `langgraph.json` says of headers, to be held against what it does.
+        policy: What the server's `langgraph.json` says about headers, to compare with what it does.
 
     Returns:
         The checks in the order in which they were made. A deployment that is not there has few.

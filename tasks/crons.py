@@ -203,7 +203,7 @@ async def _update(
     )
 
 
-async def drop_crons(cron_ids: Sequence[str], *, credentials: Credentials) -> list[str]:
+async def delete_crons(cron_ids: Sequence[str], *, credentials: Credentials) -> list[str]:
     """Delete crons; gives the ids of those that were there.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Doubts about header patterns. Pure; `HeaderPolicy.lint` is the public way in."""
+"""Warnings about doubtful header patterns. Pure; `HeaderPolicy.lint` is the public function."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _SENSITIVE = (
 
 _SENSITIVE_WORDS = re.compile(r"api-?key|authorization|cookie|credential|jwt|passw|secret|token")
 
-# Configurables that the server or LangGraph acts on. A header of the name replaces them: with
-# `checkpoint_id` a request goes on from another checkpoint of the thread, and a made-up
+# Configurables that the server or LangGraph uses. A header of the same name replaces them: with
+# `checkpoint_id` a request goes on from another checkpoint of the thread, and an invented
 # `__pregel_checkpointer` makes the run fail.
 _INTERNAL = (
     "__pregel_checkpointer",
@@ -58,11 +58,11 @@ _INTERNAL = (
 
 
 class LintWarning(Model):
-    """One doubt about a policy.
+    """A warning about a doubtful part of a policy.
 
     Attributes:
-        code: What kind of doubt; stable, for programs.
-        pattern: The pattern or name it is about, or None when it is about the whole policy.
+        code: The kind of warning; stable, for programs.
+        pattern: The doubtful pattern or name, or None for a warning about the whole policy.
         message: What happens, and what to write instead.
     """
 
@@ -77,7 +77,7 @@ class LintWarning(Model):
 def lint(
     includes: tuple[str, ...], excludes: tuple[str, ...], configurable: Iterable[str]
 ) -> list[LintWarning]:
-    """List what is doubtful about the patterns."""
+    """List warnings about the patterns."""
     found: list[LintWarning] = []
     if not includes:
         found.append(
@@ -98,25 +98,25 @@ def lint(
 
 
 def _of_spelling(side: str, pattern: str) -> Iterator[LintWarning]:
-    told = f"{pattern!r} of {side}"
+    named = f"{pattern!r} of {side}"
     if pattern != pattern.lower():
         yield LintWarning(
             code="capitals",
             pattern=pattern,
-            message=f"{told} never matches: names arrive in lower case. Write {pattern.lower()!r}.",
+            message=f"{named} never matches: names arrive in lower case. Write {pattern.lower()!r}.",
         )
     if not is_name(pattern):
         yield LintWarning(
             code="not_a_name",
             pattern=pattern,
-            message=f"{told} never matches: no header's name is written so. Only * is special.",
+            message=f"{named} never matches: it is not a valid header name. Only * is special.",
         )
     elif pattern.startswith("^") or pattern.endswith("$") or ".*" in pattern:
         yield LintWarning(
             code="regular_expression",
             pattern=pattern,
-            message=f"{told} looks like a regular expression, and is read as literal text but for "
-            "*. Write x-user-* for every name that begins with x-user-.",
+            message=f"{named} looks like a regular expression, and is read as literal text except "
+            "for *. Write x-user-* for every name that begins with x-user-.",
         )
 
 
@@ -158,12 +158,12 @@ def _of_include(pattern: str, excludes: tuple[str, ...]) -> Iterator[LintWarning
             message=f"{pattern!r} of includes has no effect: no LangGraph server passes that "
             "header on. Use a header of your own, or the server's auth handler.",
         )
-    if killer := next((wide for wide in excludes if covers(wide, pattern)), None):
+    if wider := next((wide for wide in excludes if covers(wide, pattern)), None):
         yield LintWarning(
             code="excluded",
             pattern=pattern,
-            message=f"{pattern!r} of includes has no effect: {killer!r} of excludes drops all it "
-            "could match. Remove one of the two.",
+            message=f"{pattern!r} of includes has no effect: {wider!r} of excludes drops "
+            "everything it could match. Remove one of the two.",
         )
 
 
@@ -171,7 +171,7 @@ def _of_reach(
     includes: tuple[str, ...], excludes: tuple[str, ...], configurable: Iterable[str]
 ) -> Iterator[LintWarning]:
     def passes(name: str) -> bool:
-        # A pattern stands for itself here: * is a character that a header's name may hold.
+        # A pattern is read as a name here: * is a character that a header's name may contain.
         return name == name.lower() and is_name(name) and not obstacle(includes, excludes, name)
 
     written = (pattern for pattern in includes if _SENSITIVE_WORDS.search(pattern))

@@ -19,7 +19,7 @@ def is_name(text: str) -> bool:
 
 def matches(pattern: str, name: str) -> bool:
     """True when the pattern, in which only * is special, matches the whole name."""
-    # Not a regular expression: the time a pattern with many stars takes stays bounded.
+    # Not a regular expression, which could take very long for a pattern with many stars.
     head, *rest = pattern.split("*")
     if not rest:
         return pattern == name
@@ -36,23 +36,23 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def first_match(patterns: Iterable[str], name: str) -> str | None:
-    """Give the first pattern that matches the name."""
+    """Return the first pattern that matches the name."""
     return next((pattern for pattern in patterns if matches(pattern, name)), None)
 
 
 def covers(wide: str, narrow: str) -> bool:
     """True when `wide` matches whatever `narrow` matches."""
-    # NUL is in no pattern that can match, so only a star of `wide` can take a star of `narrow`.
+    # NUL is in no pattern that can match, so only a star of `wide` can match a star of `narrow`.
     return matches(wide, narrow.replace("*", "\0"))
 
 
 def lower(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Give the patterns in lower case."""
+    """Return the patterns in lower case."""
     return tuple(pattern.lower() for pattern in patterns)
 
 
 def obstacle(includes: tuple[str, ...], excludes: tuple[str, ...], name: str) -> str | None:
-    """Say why a lower-cased name does not reach the graph, or None when it does."""
+    """Return why a lower-cased name does not reach the graph, or None when it does."""
     if name == TRACE:
         return None
     if name in NEVER_PASS:

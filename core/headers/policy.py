@@ -1,8 +1,8 @@
 """Which request headers a graph sees, and which must not leave this process.
 
-A LangGraph server hands some headers of a request to the graph, in `config["configurable"]`, as
-`http.configurable_headers` in `langgraph.json` says. `HeaderPolicy` answers the same question on
-this side, before a request is sent. Per lower-cased name, the first rule that applies wins:
+A LangGraph server passes some headers of a request to the graph, in `config["configurable"]`, as
+`http.configurable_headers` in `langgraph.json` says. `HeaderPolicy` decides the same here, before a
+request is sent. Per lower-cased name, the first rule that applies wins:
 
     1. `langsmith-trace`                                              passes
     2. `authorization`, `x-api-key`, `x-service-key`, `x-tenant-id`   do not pass
@@ -10,9 +10,9 @@ this side, before a request is sent. Per lower-cased name, the first rule that a
     4. matches a pattern of includes                                  passes
     5. anything else                                                  does not pass
 
-A pattern is literal but for `*`, is compared with the whole name and keeps its capitals, so one
-with a capital never matches. Messages of this module hold header names, never header values. A name
-that HTTP does not allow is not repeated either: it is often a value in the wrong place.
+A pattern is literal except for `*`, is compared with the whole name and keeps its capitals, so a
+pattern with a capital never matches. Messages of this module contain header names, never header values.
+A name that HTTP does not allow is not shown either: it is often a value in the wrong place.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ DEFAULT_DENY = (
     "x-service-key",
 )
 
-# Narrower than what the client library sends: it lets control characters through, which the server
-# answers with a bare 400, and shows a value that it refuses in its exception.
+# Stricter than the client library, which sends control characters, to which the server answers only
+# 400, and whose exception shows a value that it rejects.
 _VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
-# The client sets these for the body it sends. With another value the request breaks on the way.
+# The client sets these for the body it sends. Another value would break the request.
 _FRAMING = frozenset(
     {
         "connection",
@@ -87,7 +87,7 @@ class HeaderViolation(Model):
     Attributes:
         name: The header, as the caller wrote it.
         problem: `denied` must not be sent; `hidden` would not reach the graph.
-        message: Both with the reason. It holds no value.
+        message: The name, the problem and its reason, without the value.
     """
 
     name: str
@@ -99,17 +99,17 @@ class HeaderViolation(Model):
 
 
 class HeaderPolicy(Model):
-    """Say which headers a graph sees, by the server's own algorithm.
+    """Which headers a graph sees, by the server's own algorithm, and which may be sent.
 
     Attributes:
         includes: Patterns of headers that pass; `include` is accepted as well. As in the server,
             `include` counts only where `includes` is empty.
         excludes: Patterns of headers that do not pass, and win over includes; or `exclude`.
-        deny: Patterns of headers that `check` refuses to send, in any casing.
+        deny: Patterns of headers that `check` rejects, in any casing.
         server_only: Names, not patterns, of headers meant for the server or a proxy before it, such
-            as a gateway's `authorization`. `check` lets them through although no graph sees them,
-            and although `deny` has them.
-        on_violation: What `check` does with a violation unless told otherwise.
+            as a gateway's `authorization`. `check` accepts them although no graph sees them, and
+            although `deny` has them.
+        on_violation: What `check` does with a violation unless its own argument says otherwise.
 
     Example:
         >>> policy = HeaderPolicy(includes=("x-*",), excludes=("x-internal-*",))
@@ -166,10 +166,10 @@ class HeaderPolicy(Model):
 
     @classmethod
     def from_langgraph_json(cls, path: str | Path) -> HeaderPolicy:
-        """Read the policy that a server started with this file follows.
+        """Read the policy of a server that is started with this file.
 
-        A file without `http.configurable_headers` gives a policy that lets nothing pass, which is
-        what its server does.
+        A file without `http.configurable_headers` gives a policy that passes nothing, as its server
+        does.
 
         Raises:
             HeaderPolicyError: The file cannot be read, or a server would refuse to start with it.
@@ -189,7 +189,7 @@ class HeaderPolicy(Model):
         except ValueError as error:
             problem = str(error)
         if problem is not None:
-            # Raised out here because JSONDecodeError holds the file, whose env may hold secrets.
+            # Raised here, without JSONDecodeError, which has the file's text and perhaps secrets in it.
             raise HeaderPolicyError(
                 f"{path} cannot be read as JSON: {problem}. "
                 "Give the path of the langgraph.json that the server was started with."
@@ -221,7 +221,7 @@ class HeaderPolicy(Model):
         return is_name(name) and self._obstacle(name.lower()) is None
 
     def visible(self, headers: Mapping[str, HeaderValue] | None) -> dict[str, str]:
-        """Give the headers that the graph sees, under the names it sees them by.
+        """Return the headers that the graph sees, under the names that it sees.
 
         Only what is in `headers` counts: the client adds its own (`user-agent`, `host`, ...), and a
         server that is sent both `langsmith-trace` and `baggage` also gives the graph the
@@ -231,7 +231,7 @@ class HeaderPolicy(Model):
             Lower-cased names and plain values. Values are as secret as they were before.
 
         Raises:
-            HeaderPolicyError: No HTTP request can hold these headers.
+            HeaderPolicyError: No HTTP request can contain these headers.
 
         Example:
             >>> HeaderPolicy(includes=("x-user",)).visible({"X-User": "ada", "X-Team": "b"})
@@ -241,7 +241,7 @@ class HeaderPolicy(Model):
         return {name.lower(): value for name, value in plain.items() if self.passes(name)}
 
     def violations(self, headers: Mapping[str, HeaderValue] | None) -> tuple[HeaderViolation, ...]:
-        """Give every header that must not be sent or would not reach the graph.
+        """Return every header that must not be sent or would not reach the graph.
 
         Example:
             >>> HeaderPolicy(includes=("x-*",)).violations({"Cookie": "a=b"})[0].problem
@@ -271,19 +271,19 @@ class HeaderPolicy(Model):
         *,
         on_violation: OnViolation | None = None,
     ) -> tuple[HeaderViolation, ...]:
-        """Refuse headers that must not be sent or would not reach the graph.
+        """Reject headers that must not be sent or would not reach the graph.
 
-        Sends nothing and asks nobody, so it is cheap enough for every call.
+        Sends nothing, so it is cheap enough for every call.
 
         Args:
-            headers: What a request is about to carry, the block's headers included.
-            on_violation: "raise" or "warn" (a `HeaderPolicyWarning`); None is the policy's own.
+            headers: The headers of a request, the block's included.
+            on_violation: "raise" or "warn" (a `HeaderPolicyWarning`). None: as the policy says.
 
         Returns:
-            The violations, when they were warned of; else nothing.
+            The violations after a warning; otherwise an empty tuple.
 
         Raises:
-            HeaderPolicyError: There are violations, or no HTTP request can hold these headers.
+            HeaderPolicyError: There are violations, or no HTTP request can contain these headers.
 
         Example:
             >>> policy = HeaderPolicy(includes=("x-*",), server_only=("authorization",))
@@ -307,11 +307,11 @@ class HeaderPolicy(Model):
         return found
 
     def lint(self, *, configurable: Iterable[str] = ()) -> list[LintWarning]:
-        """List what is doubtful about includes and excludes.
+        """List warnings about doubtful includes and excludes.
 
         Args:
             configurable: Names that calls put under `config["configurable"]`, or that mapping
-                itself. Each one that a header could replace is warned of.
+                itself. There is a warning for each name that a header could replace.
 
         Example:
             >>> for warning in HeaderPolicy(includes=("X-User",)).lint():
@@ -325,13 +325,13 @@ class HeaderPolicy(Model):
 
 
 def validate_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, str]:
-    """Refuse headers that no request should carry, with any policy or none.
+    """Reject headers that no request should have, with any policy or none.
 
     These are names or values that HTTP does not allow (line breaks above all), `x-api-key`, headers
     that describe the body, and two names that differ only in case, of which one would be lost.
 
     Returns:
-        The headers in the casing given, secrets unwrapped: for the request and nothing else.
+        The headers in the given casing, secrets unwrapped. Use them only for the request.
 
     Raises:
         HeaderPolicyError: Names the header, and shows no value.
@@ -354,7 +354,7 @@ def validate_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, str
 def merge_headers(
     base: Mapping[str, HeaderValue] | None, over: Mapping[str, HeaderValue] | None
 ) -> dict[str, str]:
-    """Lay a call's headers over a block's, comparing names without regard to case.
+    """Combine a block's headers with a call's, which win; the case of names does not matter.
 
     Raises:
         HeaderPolicyError: As `validate_headers`, for either of them.
@@ -364,9 +364,9 @@ def merge_headers(
         {'X-Team': 'a', 'x-user': 'grace'}
     """
     winners = validate_headers(over)
-    taken = {name.lower() for name in winners}
-    kept = {k: v for k, v in validate_headers(base).items() if k.lower() not in taken}
-    return kept | winners
+    replaced = {name.lower() for name in winners}
+    others = {k: v for k, v in validate_headers(base).items() if k.lower() not in replaced}
+    return others | winners
 
 
 def _plain_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, str]:

@@ -1,11 +1,11 @@
-"""Prefect schedules to Deploy crons, and a preview of what the server will fire.
+"""Expressing Prefect schedules as Deploy crons, and previewing the server's firings.
 
-What holds here:
+Invariants:
 
-- Nothing is asked of a server and no clock is read when `now` is given: the same arguments give the
+- Nothing is sent to a server, and no clock is read when `now` is given: the same arguments give the
   same answer.
-- A cron that comes out of `to_deploy_cron` fires when its schedule says, or its warnings name the
-  dates on which it does not. What a Deploy cron cannot say is a `ScheduleError`.
+- A cron from `to_deploy_cron` fires when its schedule says, or its warnings name the dates on which it
+  does not. A schedule that cannot be expressed as a Deploy cron raises `ScheduleError`.
 - The preview runs the croniter that the server runs, in the server's way (`next_cron_date` of
   `langgraph_api.utils`). The server of the hosted product computes the same in Go, which could not
   be compared.
@@ -49,13 +49,13 @@ INSTEAD = "Use a cron string or let a Prefect deployment with this schedule call
 
 
 class DeployCron(BaseModel):
-    """A schedule in the words of a Deploy cron.
+    """A schedule expressed as a Deploy cron.
 
     Attributes:
-        schedule: The cron string, in single blanks.
-        timezone: The IANA name to create the cron with. None is the server's default, UTC.
-        warnings: Where the server will not do what the schedule's author may expect.
-        last_fire: The last firing of a cron with a limited year field. None never ends.
+        schedule: The cron string, with single blanks between its fields.
+        timezone: The IANA name to create the cron with. None: the server's default, UTC.
+        warnings: Where the server's firings differ from what the schedule's author may expect.
+        last_fire: The last firing of a cron with a limited year field. None: the cron never ends.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,8 +66,8 @@ class DeployCron(BaseModel):
     last_fire: datetime | None = None
 
 
-class _Said(NamedTuple):
-    """What a schedule of any kind said, before it is checked."""
+class _Unchecked(NamedTuple):
+    """A schedule of any kind as a cron string and timezone, before it is checked."""
 
     cron: str
     timezone: str | None
@@ -82,27 +82,28 @@ def to_deploy_cron(
     allow_seconds: bool = False,
     now: datetime | None = None,
 ) -> DeployCron:
-    """Say a schedule as a Deploy cron, or refuse with what to write instead.
+    """Express a schedule as a Deploy cron, or raise an error that says what to write instead.
 
     Nothing is sent. A Prefect interval below a day counts UTC time whatever its timezone, so its
-    cron is in UTC; from a day on it keeps its local hour. An anchor date with a fraction of a
-    second is the moment the schedule was written, which is Prefect's default and taken as no wish:
-    such a cron fires on the whole minute, hour or midnight.
+    cron is in UTC; an interval of a day or more keeps its local hour. An anchor date with a fraction
+    of a second is Prefect's default, the moment at which the schedule was written. It is ignored: such
+    a cron fires on the whole minute, hour or at midnight.
 
     Args:
         schedule: A cron string, `prefect.schedules.Cron` or `Interval`, or Prefect's `CronSchedule`
             or `IntervalSchedule`.
-        timezone: An IANA name. None takes the schedule's own, and UTC without one.
-        allow_seconds: Says that a cron of six or seven fields has its seconds sixth, where the
-            server reads them, and not first, where many systems have them.
-        now: The moment from which the warnings look a year ahead. None is the present.
+        timezone: An IANA name. None: the schedule's own, or UTC if it has none.
+        allow_seconds: True if a cron of six or seven fields has its seconds sixth, where the server
+            reads them, and not first, where many systems have them.
+        now: The moment from which the warnings look a year ahead. None: the present.
 
     Returns:
         The cron, with a warning for each date in the next year on which the server and Prefect fire
         differently.
 
     Raises:
-        ScheduleError: No Deploy cron says this, it never fires, or the two timezones differ.
+        ScheduleError: The schedule cannot be expressed as a Deploy cron, it never fires, or the two
+            timezones differ.
 
     Example:
         >>> from prefect.schedules import Cron
@@ -110,12 +111,12 @@ def to_deploy_cron(
         DeployCron(schedule='0 9 * * 1-5', timezone='Asia/Tokyo', warnings=(), last_fire=None)
     """
     moment = _aware(now)
-    said = _read(schedule, _known_timezone(timezone), moment)
-    cron, zone = text.tidy(said.cron), said.timezone
-    _refuse(cron, zone, moment, seconds_meant=allow_seconds or said.seconds_meant)
+    read = _read(schedule, _known_timezone(timezone), moment)
+    cron, zone = text.tidy(read.cron), read.timezone
+    _check(cron, zone, moment, seconds_meant=allow_seconds or read.seconds_meant)
     end = last_fire(cron, zone)
     warnings = (
-        *said.warnings,
+        *read.warnings,
         *_step_warnings(cron),
         *_daylight_warnings(cron, zone, moment),
         *_pace_warnings(cron, zone, moment),
@@ -133,10 +134,10 @@ def next_fires(
     for due crons every few seconds, so a run starts up to that much later.
 
     Args:
-        schedule: What `to_deploy_cron` takes.
-        timezone: An IANA name. None takes the schedule's own, and UTC without one.
-        n: How many; one at least.
-        now: The moment after which to look. None is the present.
+        schedule: Any schedule that `to_deploy_cron` takes.
+        timezone: An IANA name. None: the schedule's own, or UTC if it has none.
+        n: How many firings; at least one.
+        now: The moment after which firings are computed. None: the present.
 
     Returns:
         Moments in UTC, like the server's `next_run_date`. Fewer than `n` when the year field ends.
@@ -154,18 +155,18 @@ def next_fires(
     if n < 1:
         raise InvalidRequestError(f"n={n} firings cannot be previewed. Ask for one or more.")
     moment = _aware(now)
-    said = _read(schedule, _known_timezone(timezone), moment)
-    cron = text.tidy(said.cron)
-    _refuse(cron, said.timezone, moment, seconds_meant=True)
-    return list(islice(server_fires(cron, said.timezone, moment), n))
+    read = _read(schedule, _known_timezone(timezone), moment)
+    cron = text.tidy(read.cron)
+    _check(cron, read.timezone, moment, seconds_meant=True)
+    return list(islice(server_fires(cron, read.timezone, moment), n))
 
 
-# What was said ------------------------------------------------------------------------------------
+# Reading schedules --------------------------------------------------------------------------------
 
 
-def _read(schedule: ScheduleLike, timezone: str | None, now: datetime) -> _Said:
+def _read(schedule: ScheduleLike, timezone: str | None, now: datetime) -> _Unchecked:
     if isinstance(schedule, str):
-        return _Said(schedule, timezone)
+        return _Unchecked(schedule, timezone)
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
     from prefect.schedules import Schedule
 
@@ -178,22 +179,22 @@ def _read(schedule: ScheduleLike, timezone: str | None, now: datetime) -> _Said:
     if isinstance(schedule, RRuleSchedule):
         raise ScheduleError(_rrule_message(schedule.rrule))
     raise ScheduleError(
-        f"A {type(schedule).__name__} is no schedule for a cron. Use a cron string, or Cron(...) or"
+        f"A {type(schedule).__name__} is not a schedule for a cron. Use a cron string, or Cron(...) or"
         " Interval(...) of prefect.schedules."
     )
 
 
-def _read_dataclass(schedule: Schedule, timezone: str | None, now: datetime) -> _Said:
+def _read_dataclass(schedule: Schedule, timezone: str | None, now: datetime) -> _Unchecked:
     from prefect.client.schemas.schedules import IntervalSchedule
 
     if not schedule.active:
         raise ScheduleError(
-            "The schedule has active=False, which is no part of a cron's time. Leave it out and"
+            "The schedule has active=False, which is not part of a cron string. Leave it out and"
             " create the cron with enabled=False."
         )
     if schedule.parameters:
         raise ScheduleError(
-            "The schedule carries flow parameters, which no cron passes on. Leave them out and give"
+            "The schedule has flow parameters, which no cron passes on. Leave them out and give"
             " the assistant's input to the cron."
         )
     if schedule.rrule is not None:
@@ -201,8 +202,8 @@ def _read_dataclass(schedule: Schedule, timezone: str | None, now: datetime) -> 
     if schedule.cron is not None:
         return _read_cron(schedule.cron, schedule.day_or, schedule.timezone, timezone)
     if schedule.interval is None:
-        raise ScheduleError("The schedule says neither a cron nor an interval. Write Cron(...).")
-    # Prefect's model refuses what these refuse, but with an error that is not ours.
+        raise ScheduleError("The schedule is neither a cron nor an interval. Write Cron(...).")
+    # Prefect's model rejects the same values, but with an error that is not ours.
     text.whole_seconds(schedule.interval)
     zone = _one_timezone(schedule.timezone, timezone)
     model = IntervalSchedule(
@@ -213,38 +214,38 @@ def _read_dataclass(schedule: Schedule, timezone: str | None, now: datetime) -> 
     return _read_interval(model, zone, now)
 
 
-def _read_cron(cron: str, day_or: bool, own: str | None, timezone: str | None) -> _Said:
+def _read_cron(cron: str, day_or: bool, own: str | None, timezone: str | None) -> _Unchecked:
     fields = text.tidy(cron).split()
     if not day_or and len(fields) >= 5:
         day_of_month, day_of_week = fields[2], fields[4]
         if not {day_of_month, day_of_week} & {"*", "?"}:
             raise ScheduleError(
                 f"{cron!r} with day_or=False asks for days that match day of month {day_of_month!r}"
-                f" and day of week {day_of_week!r}; the server joins them with OR, always."
+                f" and day of week {day_of_week!r}; the server always joins them with OR."
                 f" {text.day_and_hint(day_of_month, day_of_week)}"
             )
-    return _Said(cron, _one_timezone(own, timezone))
+    return _Unchecked(cron, _one_timezone(own, timezone))
 
 
-def _read_interval(schedule: IntervalSchedule, timezone: str | None, now: datetime) -> _Said:
-    # Prefect fills in UTC where no timezone was given, so UTC is nobody's wish here.
+def _read_interval(schedule: IntervalSchedule, timezone: str | None, now: datetime) -> _Unchecked:
+    # Prefect fills in UTC where no timezone was given, so UTC need not be the author's choice.
     own = None if schedule.timezone == "UTC" else schedule.timezone
     zone = _one_timezone(own, timezone)
     anchor = plain(schedule.anchor_date)
     given = "anchor_date" in schedule.model_fields_set and not anchor.microsecond
     if schedule.interval < timedelta(days=1):
         cron = text.interval_cron(schedule.interval, anchor if given else None)
-        return _Said(cron, "UTC", seconds_meant=True)
+        return _Unchecked(cron, "UTC", seconds_meant=True)
     local = anchor.astimezone(ZoneInfo(zone or "UTC"))
     cron = text.interval_cron(schedule.interval, local if given else None)
     warnings = _season_warnings(local, zone, now) if given else (_no_anchor_warning(cron),)
-    return _Said(cron, zone, warnings, seconds_meant=True)
+    return _Unchecked(cron, zone, warnings, seconds_meant=True)
 
 
 def _rrule_message(rrule: str) -> str:
     return (
         f"{rrule[:80]!r} is an RRule, and a Deploy cron has no recurrence rules. {INSTEAD} A cron"
-        " can say weekdays ('0 9 * * 1-5'), the second Friday ('0 9 * * 5#2'), the last Friday"
+        " can express weekdays ('0 9 * * 1-5'), the second Friday ('0 9 * * 5#2'), the last Friday"
         " ('0 9 * * L5') and the last day of the month ('0 9 L * *')."
     )
 
@@ -262,14 +263,14 @@ def _known_timezone(timezone: str | None) -> str | None:
     if timezone is None:
         return None
     try:
-        # The server answers some of these with a 500 or no answer at all, such as 'America'.
+        # The server answers some of these, such as 'America', with a 500 or not at all.
         ZoneInfo(timezone)
     except (KeyError, ValueError, TypeError, OSError):
         like = [name for name in available_timezones() if name.lower() == str(timezone).lower()]
-        meant = f"Write {like[0]!r}." if like else "Write one such as 'America/New_York'."
-        # What is no text may be anything, a secret in the wrong field among it.
-        said = repr(timezone) if isinstance(timezone, str) else f"A {type(timezone).__name__}"
-        raise ScheduleError(f"{said} is no IANA timezone name. {meant}") from None
+        advice = f"Write {like[0]!r}." if like else "Write one such as 'America/New_York'."
+        # A value that is not text may be a secret in the wrong field.
+        given = repr(timezone) if isinstance(timezone, str) else f"A {type(timezone).__name__}"
+        raise ScheduleError(f"{given} is no IANA timezone name. {advice}") from None
     return timezone
 
 
@@ -281,10 +282,10 @@ def _aware(now: datetime | None) -> datetime:
     return plain(now).astimezone(UTC)
 
 
-# What the server does -----------------------------------------------------------------------------
+# Checking -----------------------------------------------------------------------------------------
 
 
-def _refuse(cron: str, timezone: str | None, now: datetime, *, seconds_meant: bool) -> None:
+def _check(cron: str, timezone: str | None, now: datetime, *, seconds_meant: bool) -> None:
     from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 
     text.refuse_text(cron)
@@ -299,7 +300,7 @@ def _refuse(cron: str, timezone: str | None, now: datetime, *, seconds_meant: bo
         hint = text.spelling_hint(fields)
         if swapped:
             hint = f" The server reads seconds sixth, not first: write {swapped!r}."
-        raise ScheduleError(f"{cron!r} is no cron on the server: {reason}.{hint}") from None
+        raise ScheduleError(f"{cron!r} is not a valid cron on the server: {reason}.{hint}") from None
     fire = next(server_fires(cron, timezone, now), None)
     if fire is None:
         raise ScheduleError(_never_message(cron, fields))
@@ -314,7 +315,7 @@ def _refuse(cron: str, timezone: str | None, now: datetime, *, seconds_meant: bo
 
 def _never_message(cron: str, fields: list[str]) -> str:
     if len(fields) == 7:
-        return f"{cron!r} has no firing left: year {fields[6]!r} has no such date to come."
+        return f"{cron!r} has no firing left: year {fields[6]!r} has no such date in the future."
     if "#" in fields[4] and fields[2] not in "*?":
         why = "with '#' the server joins day of month and day of week with AND"
         return f"{cron!r} never fires: {why}. Write two crons, one for each."
@@ -325,7 +326,7 @@ def _never_message(cron: str, fields: list[str]) -> str:
     )
 
 
-# Where it is not what one may expect --------------------------------------------------------------
+# Warnings -----------------------------------------------------------------------------------------
 
 
 def _no_anchor_warning(cron: str) -> str:
@@ -353,7 +354,7 @@ def _pace_warnings(cron: str, timezone: str | None, now: datetime) -> Iterator[s
         yield (
             f"{cron!r} fires every {text.describe(int(gap.total_seconds()))}, and the server looks"
             " for due crons every 5 seconds unless CRON_SCHEDULER_SLEEP_TIME says otherwise:"
-            " firings that fall between two looks are one."
+            " several firings between two checks count as one."
         )
 
 
