@@ -112,7 +112,12 @@ class LangGraphRun(JobRun[Any]):
         deadline = Deadline.after(max_wait_seconds)
         context = await self._context()
         result = await operations.wait(
-            context, self.handle, deadline=deadline, on_timeout="leave", cancel_with_caller=True
+            context,
+            self.handle,
+            deadline=deadline,
+            on_timeout="leave",
+            cancel_with_caller=True,
+            chosen=False,
         )
         await operations.release(context, [result])
         return result

@@ -59,7 +59,12 @@ async def _suspend(handle: RunHandle, assistant: str, stay_seconds: float, deadl
     if await waiting.until_ended():
         passed = replace(deadline, end=time.monotonic())
         await operations.wait(
-            context, handle, deadline=passed, on_timeout="cancel", cancel_with_caller=False
+            context,
+            handle,
+            deadline=passed,
+            on_timeout="cancel",
+            cancel_with_caller=False,
+            chosen=False,
         )
 
 

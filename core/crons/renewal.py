@@ -3,8 +3,8 @@
 Invariants:
 - Only a living process renews, and only for a flow run that has not ended. Without a renewal the cron
   stops by itself at its `end_time`.
-- A renewal moves the end and nothing else. Whatever anybody changed meanwhile stays, and an end that
-  somebody removed stays removed.
+- A renewal moves the end and nothing else. Whatever anybody changed meanwhile stays: an end that
+  somebody removed stays removed, and one that no renewal gave it stays as somebody set it.
 - While Prefect or the deployment cannot be asked, renewing goes on.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from prefect_langgraph.transport.deployment import Deployment
 
 RENEWALS_PER_LEASE = 3
+
+_ROUNDING = timedelta(seconds=0.1)  # servers keep dates with fewer digits
 
 
 class _Renewals:
@@ -77,7 +79,8 @@ async def _renew(
     if request.lease is None:
         return
     seconds = request.lease.total_seconds()
-    crons, ends = deployment.client.crons, request.ends(datetime.now(UTC))
+    crons, ends = deployment.client.crons, handle.end_time
+    given = {ends}  # also those whose confirmation was lost
     while True:
         await asyncio.sleep(seconds / RENEWALS_PER_LEASE)
         if flow_run_id is not None and await _has_ended(flow_run_id):
@@ -87,17 +90,21 @@ async def _renew(
         try:
             # Somebody may have changed the cron since it was created.
             row = await cron_row(deployment, handle.cron_id, deadline=deadline)
-            if row is None or row.get("end_time") is None:
+            end = moment(row.get("end_time")) if row is not None else None
+            if row is None or end is None:
                 return  # deleted, or somebody has removed its end
+            if not any(ours is not None and abs(end - ours) < _ROUNDING for ours in given):
+                return  # somebody has set another end
             change: dict[str, Any] = {"end_time": request.ends(now)}
-            ended = moment(row["end_time"])
-            if ended is not None and ended <= now:
+            given.add(change["end_time"])
+            if end <= now:
                 # The renewal is late. Without its schedule, the cron would fire for a date in the past.
                 change["schedule"] = row["schedule"]
             await deployment.send(
                 lambda: crons.update(handle.cron_id, **change),  # noqa: B023
                 doing=f"renew cron {handle.cron_id}",
                 deadline=deadline,
+                once="schedule" in change,  # or it would be sent again when it is no longer so
             )
         except NotFoundError:
             return
@@ -105,6 +112,7 @@ async def _renew(
             logger.warning("Renewing %s failed, it ends at %s: %s", handle, ends, error)
         else:
             ends = change["end_time"]
+            given = {ends}
 
 
 async def _has_ended(flow_run_id: str) -> bool:

@@ -162,10 +162,13 @@ async def wait_until_ended(
     def log_status(status: RunStatus) -> None:
         logger.info("%s: %s", _sentence(handle), status)
 
-    def log_trouble(error: DeploymentError) -> None:
-        logger.warning("%s: %s", _sentence(handle), error)
+    poller = context.deployment.part(Poller)
 
-    result = await context.deployment.part(Poller).wait(
+    def log_trouble(error: DeploymentError) -> None:
+        if poller.episode.is_news(context.owner.flow_run_id):
+            logger.warning("Still waiting for runs: %s", error)
+
+    result = await poller.wait(
         handle,
         deadline=deadline,
         exact=exact,
@@ -188,6 +191,7 @@ async def wait(
     deadline: Deadline,
     on_timeout: OnTimeout,
     cancel_with_caller: bool,
+    chosen: bool = True,
 ) -> RunResult:
     """Wait for a run's end, or say by an error that the deadline passed.
 
@@ -197,6 +201,7 @@ async def wait(
         deadline: The caller's.
         on_timeout: What becomes of the run when the deadline passes first, or an error ends the wait.
         cancel_with_caller: True cancels the run when the caller is cancelled.
+        chosen: False where the user cannot choose `on_timeout`, and is not told to.
     """
     try:
         result = await wait_until_ended(context, handle, deadline=deadline)
@@ -211,7 +216,7 @@ async def wait(
         error.add_note(fate)
         raise
     if result is None:
-        raise await _timed_out(context, handle, deadline, on_timeout)
+        raise await _timed_out(context, handle, deadline, on_timeout, chosen=chosen)
     return result
 
 
@@ -230,7 +235,7 @@ def _sentence(handle: RunHandle) -> str:
 
 
 async def _timed_out(
-    context: Context, handle: RunHandle, deadline: Deadline, on_timeout: OnTimeout
+    context: Context, handle: RunHandle, deadline: Deadline, on_timeout: OnTimeout, *, chosen: bool
 ) -> JoinTimeoutError:
     """What to raise when the deadline passed, after the run was cancelled or left."""
     try:
@@ -242,10 +247,16 @@ async def _timed_out(
     if on_timeout == "cancel":
         stopped = await context.deployment.clean_up(try_to_cancel(context, handle))
         done = "It was cancelled." if stopped else "It could not be confirmed that it was cancelled."
-        advice = "A retry starts a fresh run. Raise the limit, or set on_timeout='leave'."
+        advice = "A retry starts a fresh run. Raise the limit" + (
+            ", or set on_timeout='leave'." if chosen else "."
+        )
     else:
         done = "It goes on."
-        advice = "Join it again, raise the limit, or set on_timeout='cancel'."
+        advice = (
+            "Join it again, raise the limit, or set on_timeout='cancel'."
+            if chosen
+            else "Wait again, raise the limit, or cancel it."
+        )
     return JoinTimeoutError(
         f"{_sentence(handle)} passed max_wait_seconds={deadline.max_wait_seconds:g}; {seen}. "
         f"{done} {advice}",
@@ -397,6 +408,9 @@ def claims_of(handle: RunHandle, owner: Owner) -> list[str]:
     if handle.key is None:
         return []
     base, _, number = handle.key.partition(".")
-    tries = [base, *(f"{base}.{failures}" for failures in range(1, int(number or 0) + 1))]
+    texts = [base, *(f"{base}.{failures}" for failures in range(1, int(number or 0) + 1))]
+    tries = [thread_id_of(text) for text in texts]
+    if handle.owns_thread and handle.thread_id not in tries:
+        return []  # of a batch, which is claimed as a whole
     attempts = owner.root[1] if owner.root is not None else 1
-    return [*(thread_id_of(text) for text in tries), *Key.claim_ids(base, attempts)]
+    return [*tries, *Key.claim_ids(base, attempts)]

@@ -59,6 +59,7 @@ QUESTION_SECONDS = 1.5
 LANES = 4  # pages under way at once, where one of them hangs
 LANE_SECONDS = 1.0  # after so long, a page under way holds up no other
 LAST_PAUSE = 5.0
+EPISODE_SECONDS = 60.0  # what goes wrong within so long is told as one
 _GATHER_SECONDS = 0.005
 LONGEST_RETRY_AFTER = 60.0
 REMEMBERED_STARTS = 200_000
@@ -147,6 +148,19 @@ class _Wait:
             self.future.exception()  # read: a waiter past its deadline no longer does
 
 
+class Episode:
+    """A time in which questions go wrong; each log tells of it once, however many runs it is about."""
+
+    def __init__(self) -> None:
+        self._told: set[str | None] = set()
+
+    def is_news(self, log: str | None) -> bool:
+        """True for the first that asks for a log: a flow run's, or that of no flow run."""
+        new = log not in self._told
+        self._told.add(log)
+        return new
+
+
 class Poller:
     """Waits for runs of one deployment, on the shared loop."""
 
@@ -164,6 +178,8 @@ class Poller:
         self._usual_seconds = 0.0
         self._answered = time.monotonic()  # when the server last answered a question
         self._last_verification = 0.0
+        self.episode = Episode()
+        self._episode_began = -math.inf
         self._started_here: dict[str, None] = {}
 
     def note_started(self, run_id: str) -> None:
@@ -394,7 +410,9 @@ class Poller:
         """Ask about these again later, and end those of which it is to be expected no more."""
         now = time.monotonic()
         patience = self._deployment.connection.patience_seconds
-        if all(wait.trouble_since is None for wait in self._waits.values()):
+        calm = all(wait.trouble_since is None for wait in self._waits.values())
+        if calm and now - self._episode_began > EPISODE_SECONDS:
+            self.episode, self._episode_began = Episode(), now
             run_logger().warning("%s; trying again", error)
         for wait in waits:
             wait.trouble(error, now)

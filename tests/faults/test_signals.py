@@ -14,6 +14,7 @@ from faults import flows
 from faults.attempts import attempt, new_flow_run, read_flow_run
 from faults.tally import CANCEL, Tally
 from proxy import LoseResponse
+from support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -27,7 +28,7 @@ def test_task_that_a_signal_interrupts_cancels_its_run_and_waits_until_that_is_s
         tally.wait_for_execution("a")
         assert running.process.pid
         os.kill(running.process.pid, number)
-        running.process.join(60)
+        running.process.join(PATIENCE)
         # After a SIGTERM Prefect lets the process end as if it had not caught it.
         assert running.process.exitcode not in (None, 0)
         said = running.log()
@@ -53,7 +54,7 @@ def test_calls_on_other_os_threads_cancel_their_runs_when_a_signal_ends_the_proc
             tally.wait_for_execution(f"a-{call}")
         assert running.process.pid
         os.kill(running.process.pid, number)
-        running.process.join(25)  # a worker kills it after 30
+        running.process.join(PATIENCE)
         assert running.process.exitcode not in (None, 0), running.log()
     assert tally.made == 4
     tally.nothing_left()

@@ -13,6 +13,7 @@ from prefect.futures import PrefectFuture
 
 import prefect_langgraph
 from prefect_langgraph import (
+    JoinTimeoutError,
     LangGraphAssistant,
     LangGraphCredentials,
     LangGraphRun,
@@ -207,6 +208,16 @@ def test_assistant_triggers_a_run_whose_result_is_fetched(assistant: LangGraphAs
     run.wait_for_completion()
     assert run.fetch_result()["result"] == "a"
     assert assistant.trigger({"tag": "b"}).fetch_result()["result"] == "b"
+
+
+def test_deadline_of_an_assistants_run_names_nothing_that_the_caller_cannot_give(
+    assistant: LangGraphAssistant,
+) -> None:
+    run = assistant.trigger(LONG)
+    with pytest.raises(JoinTimeoutError, match="Wait again, raise the limit, or cancel it") as caught:
+        run.wait_for_completion(max_wait_seconds=0.2)
+    assert "on_timeout" not in str(caught.value)
+    run.cancel()
 
 
 def test_assistant_is_awaited_by_its_twins(assistant: LangGraphAssistant) -> None:

@@ -481,6 +481,31 @@ def test_end_that_was_cleared_meanwhile_stays_so(
     assert row["end_time"] is None
 
 
+def test_end_that_was_set_meanwhile_stays_so(
+    proxy: Proxy,
+    through_proxy: LangGraphCredentials,
+    credentials: LangGraphCredentials,
+    client: SyncLangGraphClient,
+    tag: dict[str, str],
+) -> None:
+    cron = create_cron(
+        "worker", YEARLY, lease=timedelta(seconds=1.2), metadata=tag, credentials=through_proxy
+    )
+    # Renewed once, and its confirmation lost: that end is still the lease's.
+    lost = proxy.on("PATCH", "/runs/crons/", LoseResponse())
+    assert until(lambda: lost.hits and proxy.count("PATCH", "/runs/crons/") >= 2)
+    renewed = proxy.count("PATCH", "/runs/crons/")
+    assert until(lambda: proxy.count("PATCH", "/runs/crons/") > renewed)
+    # Past the proxy, as another process would do it.
+    end = datetime.now(UTC) + timedelta(hours=1)
+    update_cron(cron.cron_id, end_time=end, credentials=credentials)
+    later = datetime.now(UTC) + timedelta(seconds=2.5)
+    assert until(lambda: datetime.now(UTC) > later)
+    [row] = client.crons.search(metadata=tag)
+    assert datetime.fromisoformat(str(row["end_time"])) == end
+    delete_cron(cron)
+
+
 def test_lease_of_a_deleted_cron_is_renewed_no_more(
     proxy: Proxy, through_proxy: LangGraphCredentials, tag: dict[str, str]
 ) -> None:

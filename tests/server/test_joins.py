@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 from prefect import flow
@@ -68,6 +70,20 @@ def test_fail_fast_cancels_the_rest_and_waits_until_it_is_so(
         RunStatus.CANCELLED,
     ]
     assert "busy" not in statuses(client, handles)
+
+
+@pytest.mark.parametrize("limit", [None, 0.5], ids=["fail_fast", "deadline"])
+def test_join_that_stops_early_leaves_no_exception_unread(
+    credentials: LangGraphCredentials, caplog: pytest.LogCaptureFixture, limit: float | None
+) -> None:
+    given = (
+        [{"sleep": 60}, {"fail": "no luck"}, {"sleep": 60}] if limit is None else [{"sleep": 60}] * 2
+    )
+    handles = start_runs("worker", given, credentials=credentials)
+    with pytest.raises((FanOutError, JoinTimeoutError)):
+        join_runs(handles, on_failure="fail_fast", max_wait_seconds=limit, on_timeout="cancel")
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_deadline_of_a_join_leaves_the_runs_alone(

@@ -113,6 +113,7 @@ def test_results_are_written_in_the_order_of_their_inputs_without_the_inputs(tmp
         "status": "error",
         "values": None,
         "error": {"error": "ValueError", "message": "no luck"},
+        "usage": None,
         "run_id": "run-a",
         "thread_id": "thread-a",
         "seconds": 2.0,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from prefect import flow, suspend_flow_run
+from prefect import flow, suspend_flow_run, unmapped
 
 from prefect_langgraph import (
     create_cron,
     join_run,
     join_runs,
+    run_stateless,
     start_run,
     suspend_until_ended,
     with_finalizer,
@@ -21,6 +22,7 @@ YEARLY = "0 0 1 1 *"
 RUNS = 3  # two on threads of their own, one on a caller's
 CRONS = 3  # one of them on the caller's thread
 LEASE_SECONDS = 2.0
+SCATTERED = 4  # calls on other OS threads
 
 
 @with_finalizer(BLOCK, lease_seconds=LEASE_SECONDS)
@@ -51,6 +53,15 @@ def patient(gate: str | None = None) -> str:
     suspend_flow_run(timeout=600)
     result: str = join_run(handle)["result"]
     return f"{handle.origin} {result}"
+
+
+@flow
+def scattered() -> None:
+    """Without a finalizer, map and submit calls that go on for long, and be somewhere else."""
+    given = [{"sleep": 600, "tag": str(number)} for number in range(SCATTERED - 1)]
+    run_stateless.map(unmapped("worker"), given, credentials=BLOCK)
+    run_stateless.submit("worker", {"sleep": 600}, credentials=BLOCK)
+    time.sleep(600)
 
 
 @with_finalizer(BLOCK, lease_seconds=LEASE_SECONDS)

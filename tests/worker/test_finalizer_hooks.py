@@ -23,7 +23,7 @@ from prefect_langgraph.testing import PrefectServer
 from support.leftovers import active_runs, left_by, logs_of
 from support.waiting import until
 from worker.conftest import Worker
-from worker.deployed import BLOCK, CRONS, RUNS
+from worker.deployed import BLOCK, CRONS, RUNS, SCATTERED
 
 
 class Begun:
@@ -82,6 +82,17 @@ def test_cancelled_flow_run_is_released_by_its_hook(
     assert until(lambda: begun.row().state_name == "Cancelled")
     said = f"{CRONS} crons deleted, {RUNS} runs cancelled"
     assert until(lambda: said in logs_of(prefect_server.api_url, begun.id))
+
+
+def test_cancelled_flow_run_without_a_finalizer_has_its_mapped_and_submitted_calls_cancel_their_runs(
+    client: SyncLangGraphClient, deployment: str, worker: Worker
+) -> None:
+    made: Any = run_deployment(f"scattered/{deployment}", timeout=0, as_subflow=False)
+    assert until(lambda: len(left_by(client, made.id).runs) == SCATTERED)
+    with get_client(sync_client=True) as prefect:
+        prefect.set_flow_run_state(made.id, Cancelling())
+        assert until(lambda: not left_by(client, made.id))
+        assert until(lambda: prefect.read_flow_run(made.id).state_name == "Cancelled")
 
 
 def test_killed_process_is_released_by_the_hook_in_a_new_one(
