@@ -16,8 +16,9 @@ from prefect_langgraph.arguments import check_choice, check_json, check_thread_i
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.errors import DeploymentError, NotFoundError
 from prefect_langgraph.headers import HeaderValue, validate_headers
+from prefect_langgraph.ownership.calls import check_same_call
 from prefect_langgraph.ownership.keys import key_for
-from prefect_langgraph.ownership.tags import thread_id_of
+from prefect_langgraph.ownership.tags import CALL, thread_id_of
 from prefect_langgraph.runs.call import Context, undo_if_interrupted
 from prefect_langgraph.tasks._task import context_for, faces
 from prefect_langgraph.transport.connection import mask_headers
@@ -111,6 +112,9 @@ async def _create_thread(
     # An id of our own makes the request safe to repeat.
     chosen = given or (thread_id_of(key.text) if key is not None else str(uuid.uuid4()))
     tags = context.owner.tags(key=key.text if key is not None else None)
+    record = key.record if key is not None else None
+    if record is not None:
+        tags[CALL] = record
     steps: Any = list(supersteps) if supersteps is not None else None
     undo = partial(_delete_unused, context, chosen, given is None or if_exists == "raise")
     abandoned = asyncio.Event()
@@ -133,7 +137,7 @@ async def _create_thread(
         )
     )
     try:
-        await asyncio.shield(sending)
+        created = await asyncio.shield(sending)
     except asyncio.CancelledError:
         with contextlib.suppress(InDoubtError):
             await answer_to_abandoned(sending, abandoned)
@@ -142,6 +146,7 @@ async def _create_thread(
     except InDoubtError as doubt:
         # With if_exists="raise" a second request could refuse what the first one made.
         raise doubt.public() from None
+    check_same_call(record, created.get("metadata"))
     undo_if_interrupted(undo)
     context.logger.info("Created thread %s", chosen)
     return chosen

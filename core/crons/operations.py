@@ -35,9 +35,10 @@ from prefect_langgraph.crons.request import (
 from prefect_langgraph.crons.search import cron_row, crons_under, is_dev_server
 from prefect_langgraph.errors import LangGraphError, NotFoundError, ScheduleError
 from prefect_langgraph.logs import LoggerOrAdapter
+from prefect_langgraph.ownership.calls import check_same_call
 from prefect_langgraph.ownership.keys import key_for
 from prefect_langgraph.ownership.owner import Owner
-from prefect_langgraph.ownership.tags import KEY
+from prefect_langgraph.ownership.tags import CALL, KEY
 from prefect_langgraph.runs.call import Context
 from prefect_langgraph.schedules import ScheduleLike, to_deploy_cron
 from prefect_langgraph.transport.deployment import InDoubtError
@@ -84,6 +85,8 @@ async def create(
     # If a run is cut short, the thread that the server would have deleted with it must be pruned.
     throw_away = request.thread_id is None and (owns_threads or request.on_run_completed == "delete")
     tags = owner.tags(key=text, owns_thread=throw_away)
+    if key is not None and key.record is not None:
+        tags[CALL] = key.record
     creation = asyncio.create_task(_create_or_update(context, request, tags, keyed=key is not None))
     try:
         row, how = await asyncio.shield(creation)
@@ -159,6 +162,7 @@ async def _create_or_update(
             row = await find_only(context, tags) or created
         if row["cron_id"] == created["cron_id"]:
             return row, "Created"
+    check_same_call(tags.get(CALL), row.get("metadata"))
     change = difference(row, request, tags, datetime.now(UTC))
     if change is None:
         return row, "Adopted from an earlier attempt:"

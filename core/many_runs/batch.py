@@ -22,10 +22,11 @@ from prefect_langgraph.errors import (
 )
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import Origin, RunHandle
+from prefect_langgraph.ownership.calls import check_same_call, record_of, record_of_many
 from prefect_langgraph.ownership.claims import CallClaim, TakenOverError
 from prefect_langgraph.ownership.keys import Key, call_ordinal, decide, key_for
 from prefect_langgraph.ownership.owner import Owner
-from prefect_langgraph.ownership.tags import BATCH, CLAIM, KEY
+from prefect_langgraph.ownership.tags import BATCH, CALL, CLAIM, KEY
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.call import Context
 from prefect_langgraph.runs.lookup import Lookup
@@ -221,9 +222,17 @@ class BatchStarter:
             item.key = key
         call = hashlib.sha256("".join(key.text for key in keys).encode()).hexdigest()[:32]
         root = self._context.owner.root
-        chosen = self._idempotency_key is not None or root is None
+        base = self._chosen()
+        chosen = base is not None or root is None
         self._group = call if chosen or root is None else root[0]
-        self._turn = CallClaim(self._deployment, call, holder=self._token, deadline=self._deadline)
+        self._turn = CallClaim(
+            self._deployment,
+            call,
+            holder=self._token,
+            deadline=self._deadline,
+            chosen=base.text if base is not None else None,
+            record=base.record if base is not None else None,
+        )
         await self._turn.acquire(
             tags=self._context.owner.tags(owns_thread=True), doing=f"claim {len(self.items)} runs"
         )
@@ -240,11 +249,23 @@ class BatchStarter:
         attempts = [owner.root[1] if owner.root is not None else 1, owner.attempt]
         return max(*attempts, *(attempt for _, attempt in owner.scopes)) > 1
 
+    def _chosen(self) -> Key | None:
+        """The key that the caller chose, with what it is given for."""
+        if self._idempotency_key is None:
+            return None
+        calls = [item.request.arguments for item in self.items]
+        return Key.chosen(self._idempotency_key, record=record_of_many(self._operation, calls))
+
     async def _keys(self) -> list[Key]:
         owner = self._context.owner
-        if self._idempotency_key is not None:
-            base = Key.chosen(self._idempotency_key).text
-            return [Key.chosen(f"{base}:{item.index}") for item in self.items]
+        if (base := self._chosen()) is not None:
+            return [
+                Key.chosen(
+                    f"{base.text}:{item.index}",
+                    record=record_of(self._operation, item.request.arguments),
+                )
+                for item in self.items
+            ]
         if not self._once or owner.root is None:
             return []
         calls = await off_loop(self._digests, weigh=[item.request.arguments for item in self.items])
@@ -541,6 +562,8 @@ class BatchStarter:
             tags[CLAIM] = self._mark(item)
         else:
             tags |= self._context.owner.attempt_tag
+            if item.key.record is not None:
+                tags[CALL] = item.key.record
         return tags
 
     def _mark(self, item: Item) -> str:
@@ -598,6 +621,8 @@ class BatchStarter:
     async def _adopt_one(
         self, item: Item, thread_id: str, tags: Mapping[str, Any], origin: Origin, fresh: bool
     ) -> None:
+        if item.key is not None:
+            check_same_call(item.key.record, tags)
         newest = await self._deployment.part(Lookup).newest_runs(thread_id, self._deadline)
         if not newest:
             return

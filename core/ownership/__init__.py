@@ -5,6 +5,7 @@
 | `tags`      | the metadata keys |
 | `owner`     | the flow run and task run for which something is created |
 | `keys`      | what a call is recognised by |
+| `calls`     | what a chosen key was given for |
 | `claims`    | threads that the server lets only one caller create |
 | `heartbeat` | signs of life of a flow run's process |
 | `pruning`   | deleting throw-away threads, many at a time |

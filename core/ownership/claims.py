@@ -14,7 +14,8 @@ from typing import Any
 
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.models import RunHandle
-from prefect_langgraph.ownership.tags import CLAIM, thread_id_of
+from prefect_langgraph.ownership.calls import check_same_call
+from prefect_langgraph.ownership.tags import CALL, CLAIM, thread_id_of
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment, InDoubtError
 
@@ -30,10 +31,11 @@ async def claim(
     tags: Mapping[str, Any],
     doing: str,
     deadline: Deadline,
+    call: str | None = None,
 ) -> bool:
     """True when the claim is the holder's, now or from before; see `holder_of`."""
     found = await holder_of(
-        deployment, thread_id, claimant=holder, tags=tags, doing=doing, deadline=deadline
+        deployment, thread_id, claimant=holder, tags=tags, doing=doing, deadline=deadline, call=call
     )
     return found == holder
 
@@ -46,6 +48,7 @@ async def holder_of(
     tags: Mapping[str, Any],
     doing: str,
     deadline: Deadline,
+    call: str | None = None,
 ) -> str:
     """The owner of a claim: the claimant, unless another claimed it before.
 
@@ -56,13 +59,15 @@ async def holder_of(
         tags: By which the claim is released with its flow run.
         doing: For messages.
         deadline: The caller's.
+        call: The record of the call when its key was chosen; another call's claim is refused.
 
     Raises:
+        InvalidRequestError: The key of this claim was given for another call.
         UnreachableError: The server did not tell who owns the claim.
     """
     threads = deployment.client.threads
     patience = deployment.patience()
-    metadata = {**tags, CLAIM: claimant}
+    metadata = {**tags, CLAIM: claimant, **({CALL: call} if call is not None else {})}
     while True:
         try:
             await deployment.send(
@@ -81,6 +86,7 @@ async def holder_of(
             return claimant
         thread = await deployment.thread(thread_id, deadline)
         if thread is not None:
+            check_same_call(call, thread.get("metadata"))
             return str((thread.get("metadata") or {}).get(CLAIM))
         # Released meanwhile, or the request with the lost answer never arrived.
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
@@ -123,13 +129,27 @@ class CallClaim:
         call: Names the call.
         holder: Tells this process from others.
         deadline: The caller's.
+        chosen: The key that the caller chose, or None. A call for one run claims it first as well, so
+            that the two meet.
+        record: What the chosen key is given for.
     """
 
-    def __init__(self, deployment: Deployment, call: str, *, holder: str, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        call: str,
+        *,
+        holder: str,
+        deadline: Deadline,
+        chosen: str | None = None,
+        record: str | None = None,
+    ) -> None:
         self._deployment = deployment
         self._call = call
         self._holder = holder
         self._deadline = deadline
+        self._chosen = chosen
+        self._record = record
         self.number = 0
         self.claimed_at = time.monotonic()
 
@@ -142,6 +162,7 @@ class CallClaim:
             tags=tags,
             doing=doing,
             deadline=self._deadline,
+            call=self._record,
         ):
             self.number += 1
             self.claimed_at = time.monotonic()
@@ -158,4 +179,6 @@ class CallClaim:
         return [self._claim_id(number) for number in range(self.number + 1)]
 
     def _claim_id(self, number: int) -> str:
+        if number == 0 and self._chosen is not None:
+            return thread_id_of(self._chosen)
         return thread_id_of(f"{self._call}:call:{number}")

@@ -26,6 +26,7 @@ from typing import Any, Literal
 from prefect_langgraph.canonical import digest, off_loop
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import RunStatus
+from prefect_langgraph.ownership.calls import record_of
 from prefect_langgraph.ownership.claims import holder_of
 from prefect_langgraph.ownership.owner import REMEMBERED_FLOW_RUNS, Owner
 from prefect_langgraph.ownership.tags import thread_id_of
@@ -139,19 +140,21 @@ class Key:
         text: The key of the first try; later tries, after a failure, have a number behind a dot.
         claim_id: The thread by which this call claimed its ordinal among several processes, or None.
         is_chosen: True for the caller's own, which several calls of an attempt may share.
+        record: What a chosen key is given for (see `calls`), or None.
     """
 
     text: str
     claim_id: str | None = None
     is_chosen: bool = False
+    record: str | None = None
 
     @classmethod
-    def chosen(cls, idempotency_key: str) -> Key:
+    def chosen(cls, idempotency_key: str, *, record: str | None = None) -> Key:
         """The key for an `idempotency_key=` of the caller's."""
         if not isinstance(idempotency_key, str) or not idempotency_key:
             raise InvalidRequestError("idempotency_key: give a text that is not empty, or None.")
         text = hashlib.sha256(b"chosen\0" + idempotency_key.encode()).hexdigest()[:32]
-        return cls(text, is_chosen=True)
+        return cls(text, is_chosen=True, record=record)
 
     @classmethod
     def derived(cls, root_flow_run_id: str, call: str, ordinal: int) -> Key:
@@ -229,7 +232,8 @@ async def key_for(
     if idempotency_key is not None:
         if not once:
             raise InvalidRequestError("idempotency_key and once=False exclude each other.")
-        return Key.chosen(idempotency_key)
+        record = await off_loop(partial(record_of, operation, arguments), weigh=arguments)
+        return Key.chosen(idempotency_key, record=record)
     if not once or owner.root is None:
         return None
     call = await off_loop(partial(digest, operation, arguments), weigh=arguments)

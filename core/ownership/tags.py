@@ -22,6 +22,9 @@ CLAIM = "prefect_claim"
 
 BATCH = "prefect_batch"
 
+CALL = "prefect_call"
+"""Under a key that the caller chose: the operation, and a digest of each of its arguments."""
+
 TARGET_THREAD = "prefect_target_thread_id"
 """On a claim: the caller's thread that its run is on, where runs cannot be searched for by tags."""
 

@@ -29,11 +29,12 @@ from typing import Any, Literal
 from prefect_langgraph.errors import DeploymentError, NotFoundError, ThreadBusyError
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import Origin, RunHandle
+from prefect_langgraph.ownership.calls import check_same_call
 from prefect_langgraph.ownership.claims import ClaimThreads, claim
 from prefect_langgraph.ownership.keys import Key, decide
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.ownership.pruning import Pruner
-from prefect_langgraph.ownership.tags import CLAIM, KEY, TARGET_THREAD, thread_id_of
+from prefect_langgraph.ownership.tags import CALL, CLAIM, KEY, TARGET_THREAD, thread_id_of
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.poller import Poller
 from prefect_langgraph.runs.request import RunRequest, with_webhook
@@ -137,6 +138,8 @@ class Starter:
     def _tags(self, key: str | None, *, owns_thread: bool) -> dict[str, Any]:
         owner = Owner() if self._detached else self._owner
         tags = owner.tags(key=key, owns_thread=owns_thread)
+        if self._key is not None and self._key.record is not None:
+            tags[CALL] = self._key.record
         return {**tags, **(self._owner.attempt_tag if key is not None else {}), **self._more_tags}
 
     async def start(self) -> RunHandle:
@@ -179,6 +182,7 @@ class Starter:
                 tags=self._thread_tags(text),
                 doing=self._doing_thread,
                 deadline=self._deadline,
+                call=self._key.record,
             )
             found: Mapping[str, Any] | Literal["again"] | None = None
             if not claimed:
@@ -188,6 +192,7 @@ class Starter:
             if found == "again":
                 continue
             if found is not None:
+                check_same_call(self._key.record, found.get("metadata"))
                 if _adopts(found) or await self._is_outcome(found, self._key, failures):
                     self._deployment.part(Poller).note_started(found["run_id"])
                     return self._handle(thread_id, found["run_id"], text, "adopted")

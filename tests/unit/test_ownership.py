@@ -23,11 +23,13 @@ from prefect_langgraph import create_thread, run_on_thread, run_stateless, start
 from prefect_langgraph.canonical import canonical, digest
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import RunItem, RunStatus
+from prefect_langgraph.ownership.calls import check_same_call, record_of, record_of_many
 from prefect_langgraph.ownership.keys import Key, Ordinals, decide, key_for
 from prefect_langgraph.ownership.owner import Owner, prefect_api
 from prefect_langgraph.ownership.tags import (
     API,
     ATTEMPT,
+    CALL,
     DEPLOYMENT_ID,
     FLOW_RUN_ID,
     KEY,
@@ -284,7 +286,9 @@ def key_of(made_by: Owner, **options: Any) -> Key | None:
 
 def test_call_outside_a_flow_run_has_a_key_only_when_one_is_given() -> None:
     assert key_of(Owner()) is None
-    assert key_of(Owner(), idempotency_key="k") == Key.chosen("k")
+    chosen = key_of(Owner(), idempotency_key="k")
+    assert chosen is not None
+    assert chosen.text == Key.chosen("k").text
 
 
 def test_call_that_is_to_start_a_run_each_time_has_no_key() -> None:
@@ -529,3 +533,23 @@ def test_argument_that_does_not_change_the_run_leaves_its_key(name: str, argumen
 def test_same_arguments_of_different_tasks_are_different_calls() -> None:
     base = {"assistant_id": "agent", "input": {"a": 1}}
     assert started(run_stateless, **base) != started(start_run, **base)
+
+
+# What a chosen key was given for -------------------------------------------------------------------
+
+
+def test_another_call_under_a_chosen_key_is_refused_by_the_names_that_differ() -> None:
+    given = {"assistant_id": "a", "input": {"q": "secret words"}, "thread_id": None}
+    mine = record_of("start_run", given)
+    assert "secret" not in mine
+    check_same_call(mine, {CALL: mine})
+    check_same_call(mine, {})
+    check_same_call(None, {CALL: mine})
+    for other, said in [
+        (record_of("start_run", {**given, "thread_id": "t"}), "in thread_id"),
+        (record_of("start_run", {**given, "assistant_id": "b", "input": 1}), "in assistant_id, input"),
+        (record_of("run_stateless", given), "was run_stateless, and this is start_run"),
+        (record_of_many("start_run", [given, given]), "in number of inputs"),
+    ]:
+        with pytest.raises(InvalidRequestError, match=said):
+            check_same_call(mine, {CALL: other})
