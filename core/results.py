@@ -91,7 +91,8 @@ class RunResult(Model):
         created_at: When the server took the run.
         ended_at: When it ended by the server's clock, or None.
         usage: Tokens that this run's messages report, and not those of runs before it on the thread;
-            None when none does.
+            None when none does. A lower bound of what the run used: calls to a model whose message the
+            graph does not keep are not counted.
     """
 
     handle: RunHandle

@@ -125,7 +125,8 @@ async def _start_run(
         after_seconds: Delay before the run begins.
         langsmith_tracing: As in the SDK.
         durability: "sync", "async" or "exit".
-        strict_resume: Refuse an answer to an interrupt that is not waiting.
+        strict_resume: Refuse an answer to an interrupt that is not waiting (`InvalidRequestError`)
+            before anything is started; a busy thread then refuses unless you choose a strategy.
         stream_mode: What the server keeps for those who stream this run.
         stream_subgraphs: True streams subgraphs too.
         stream_resumable: True lets a stream of this run be read again from its beginning.
@@ -229,7 +230,7 @@ async def _join_run(
         on_timeout: "leave" the run when the time has passed, or "cancel" it.
 
     Returns:
-        The graph's final state, as JSON: usually a dictionary.
+        The graph's output, as the SDK's `runs.wait` returns it: usually a dictionary.
 
     Raises:
         RunError: The run failed, timed out, was cancelled, stopped at an interrupt or was lost.

@@ -120,7 +120,7 @@ async def _run_stateless(
         once: False starts a run at every attempt.
 
     Returns:
-        The graph's final state, as JSON: usually a dictionary.
+        The graph's output, as the SDK's `runs.wait` returns it: usually a dictionary.
 
     Raises:
         RunError: The run failed, timed out, was cancelled, stopped at an interrupt or was lost.
@@ -211,7 +211,8 @@ async def _run_on_thread(
         after_seconds: Delay before the run begins.
         langsmith_tracing: As in the SDK.
         durability: "sync", "async" or "exit".
-        strict_resume: Refuse an answer to an interrupt that is not waiting.
+        strict_resume: Refuse an answer to an interrupt that is not waiting (`InvalidRequestError`)
+            before anything is started; a busy thread then refuses unless you choose a strategy.
         headers: For this request, over the block's. Values are never shown or stored by us.
         max_wait_seconds: Wall clock, from the call to the result. None is unlimited.
         on_timeout: "cancel" the run when the time has passed, or "leave" it for a retry to adopt.
@@ -219,7 +220,8 @@ async def _run_on_thread(
         once: False starts a run at every attempt.
 
     Returns:
-        The thread's state as this run left it, as JSON: usually a dictionary.
+        The graph's output as this run left it, as the SDK's `runs.wait` returns it: usually a
+        dictionary.
 
     Raises:
         RunError: The run failed, timed out, was cancelled, stopped at an interrupt or was lost.

@@ -203,7 +203,8 @@ def _stream_run(
         after_seconds: Delay before the run begins.
         langsmith_tracing: As in the SDK.
         durability: "sync", "async" or "exit".
-        strict_resume: Refuse an answer to an interrupt that is not waiting.
+        strict_resume: Refuse an answer to an interrupt that is not waiting (`InvalidRequestError`)
+            before anything is started; a busy thread then refuses unless you choose a strategy.
         headers: For the request that starts the run, over the block's. Never shown or stored by us.
         max_wait_seconds: Wall clock, from the call to the run's end. None is unlimited.
         on_timeout: "cancel" the run when the time has passed, or "leave" it for a retry to adopt.
@@ -390,7 +391,8 @@ async def _stream_to_logs(
         after_seconds: Delay before the run begins.
         langsmith_tracing: As in the SDK.
         durability: "sync", "async" or "exit".
-        strict_resume: Refuse an answer to an interrupt that is not waiting.
+        strict_resume: Refuse an answer to an interrupt that is not waiting (`InvalidRequestError`)
+            before anything is started; a busy thread then refuses unless you choose a strategy.
         headers: For the request that starts the run, over the block's. Never shown or stored by us.
         max_wait_seconds: Wall clock, from the call to the run's end. None is unlimited.
         on_timeout: "cancel" the run when the time has passed, or "leave" it for a retry to adopt.

@@ -215,14 +215,14 @@ class BatchStarter:
             self._deployment.connection.check_headers(dict(headers))
         for item in self.items:
             with_webhook(item.request.payload, self._context.owner)  # refused before anything is sent
-        keys = await self._keys()
+        base = self._chosen()
+        keys = await self._keys(base)
         if not keys:
             return
         for item, key in zip(self.items, keys, strict=True):
             item.key = key
         call = hashlib.sha256("".join(key.text for key in keys).encode()).hexdigest()[:32]
         root = self._context.owner.root
-        base = self._chosen()
         chosen = base is not None or root is None
         self._group = call if chosen or root is None else root[0]
         self._turn = CallClaim(
@@ -256,9 +256,9 @@ class BatchStarter:
         calls = [item.request.arguments for item in self.items]
         return Key.chosen(self._idempotency_key, record=record_of_many(self._operation, calls))
 
-    async def _keys(self) -> list[Key]:
+    async def _keys(self, base: Key | None) -> list[Key]:
         owner = self._context.owner
-        if (base := self._chosen()) is not None:
+        if base is not None:
             return [
                 Key.chosen(
                     f"{base.text}:{item.index}",

@@ -181,12 +181,19 @@ class Poller:
         self.episode = Episode()
         self._episode_began = -math.inf
         self._started_here: dict[str, None] = {}
+        self._shared: dict[str, None] = {}
 
     def note_started(self, run_id: str) -> None:
         """Remember that this process saw a run begin: if it vanishes it was rolled back."""
         self._started_here[run_id] = None
         if len(self._started_here) > REMEMBERED_STARTS:
             del self._started_here[next(iter(self._started_here))]
+
+    def note_shared(self, thread_id: str) -> None:
+        """Remember a thread that gets a further run: from now on its row may be about that one."""
+        self._shared[thread_id] = None
+        if len(self._shared) > REMEMBERED_STARTS:
+            del self._shared[next(iter(self._shared))]
 
     def was_started_here(self, run_id: str) -> bool:
         """True of a run that this process has noted."""
@@ -316,6 +323,10 @@ class Poller:
             for wait in list(self._waits.values()):
                 wait.fail(self._typed(error))
 
+    def _tells_alone(self, wait: _Wait) -> bool:
+        """True when the thread's row is about this run and no other, as far as this process knows."""
+        return wait.handle.owns_thread and wait.thread_id not in self._shared
+
     def _ways(self, now: float) -> tuple[list[_Wait], list[_Wait]]:
         """Those to ask for together, and those to ask for by their threads."""
         exact = sum(wait.exact and not wait.future.done() for wait in self._waits.values())
@@ -324,7 +335,7 @@ class Poller:
         alone: list[_Wait] = []
         for wait in self._waiting():
             by_ids = (
-                wait.handle.owns_thread and wait.spoils_until <= now and self._lookup.searches_by_ids
+                self._tells_alone(wait) and wait.spoils_until <= now and self._lookup.searches_by_ids
             )
             (together if by_ids and not (each and wait.exact) else alone).append(wait)
             # A run that a caller waits for alone is asked for more often, to notice its end at once.
@@ -489,7 +500,7 @@ class Poller:
         for wait in [wait for wait in self._ended if wait.future.done()]:
             del self._ended[wait]
         more_to_come = any(
-            wait.handle.owns_thread and wait not in self._ended and not wait.future.done()
+            self._tells_alone(wait) and wait not in self._ended and not wait.future.done()
             for wait in self._waits.values()
         )
         held = more_to_come and len(self._ended) < ENOUGH_TO_FETCH
@@ -507,7 +518,7 @@ class Poller:
         found = await self._lookup.threads(list(by_id), limit=self._bound(batch)) if by_id else []
         for thread in found or ():
             wait = by_id.pop(thread["thread_id"])
-            outcome = _outcome_of(wait.handle, thread)
+            outcome = _outcome_of(wait.handle, thread) if self._tells_alone(wait) else None
             if outcome is None:
                 doubtful.append(wait)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -85,3 +86,52 @@ def with_webhook(payload: Mapping[str, Any], owner: Owner) -> dict[str, Any]:
             " temporary one is not."
         )
     return {**payload, "webhook": f"{api.rstrip('/')}/flow_runs/{owner.root[0]}/resume"}
+
+
+# LangGraph takes an answer to nothing for a run that has nothing to do, and ends it as a success. Not
+# every server knows `strict_resume`, so the answer is compared here before the run is created.
+
+_INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def is_strict(payload: Mapping[str, Any]) -> bool:
+    """True of a run that is an answer, and is to be refused when nothing waits for it."""
+    return bool(payload.get("strict_resume")) and "resume" in (payload.get("command") or {})
+
+
+def open_interrupts(state: Mapping[str, Any] | None) -> list[str]:
+    """The ids of the interrupts that a thread's state waits at; none without a state."""
+    tasks = (state or {}).get("tasks") or []
+    return [str(item.get("id")) for task in tasks for item in task.get("interrupts") or []]
+
+
+def check_answer(answer: Any, waiting: list[str], thread_id: str) -> None:
+    """Refuse an answer that the thread does not wait for.
+
+    Args:
+        answer: The `resume` of a command: one answer, or answers by interrupt id.
+        waiting: The ids of the interrupts that are open.
+        thread_id: For the message, which contains ids and no answer.
+
+    Raises:
+        InvalidRequestError: Nothing waits for it, or it does not say which interrupt it answers.
+    """
+    by_id = isinstance(answer, Mapping) and bool(answer) and all(map(_is_id, answer))
+    unknown = sorted(set(answer) - set(waiting)) if by_id else []
+    if not waiting:
+        asked = f" for {', '.join(unknown)}, nor" if unknown else ""
+        why = f"nothing on it waits{asked} for any answer"
+    elif unknown:
+        why = f"no interrupt {', '.join(unknown)} is open; it waits at {', '.join(waiting)}"
+    elif not by_id and len(waiting) > 1:
+        why = f"several interrupts are open, which are answered by id: {', '.join(waiting)}"
+    else:
+        return
+    raise InvalidRequestError(
+        f"strict_resume: the answer does not fit thread {thread_id}: {why}. Nothing was started. "
+        "get_thread_state shows what the thread waits for."
+    )
+
+
+def _is_id(name: Any) -> bool:
+    return isinstance(name, str) and _INTERRUPT_ID.fullmatch(name) is not None

@@ -37,7 +37,13 @@ from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.ownership.tags import CALL, CLAIM, KEY, TARGET_THREAD, thread_id_of
 from prefect_langgraph.runs import outcomes
 from prefect_langgraph.runs.poller import Poller
-from prefect_langgraph.runs.request import RunRequest, with_webhook
+from prefect_langgraph.runs.request import (
+    RunRequest,
+    check_answer,
+    is_strict,
+    open_interrupts,
+    with_webhook,
+)
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import (
     ANSWER_SECONDS,
@@ -358,10 +364,17 @@ class Starter:
         options = with_webhook(request.payload, self._owner)
         if dedicated:
             options["multitask_strategy"] = "reject"
+        if is_strict(request.payload):
+            # Between this look and the start, somebody else may answer.
+            options.setdefault("multitask_strategy", "reject")
+            await self._check_answer(claim_id, key)
         metadata = {**request.metadata, **self._tags(key, owns_thread=dedicated)}
         if key is None and not dedicated:
             # Nothing else would tell this run from another when the answer is lost.
             metadata[CLAIM] = self._token
+        if not dedicated:
+            # It may be the thread of an earlier run's own, whose question this one answers.
+            self._deployment.part(Poller).note_shared(thread_id)
         abandoned = asyncio.Event()
         sending = asyncio.create_task(
             self._deployment.send(
@@ -390,6 +403,34 @@ class Starter:
             raise
         self._deployment.part(LastStart).at = time.monotonic()
         return run_id, True
+
+    async def _check_answer(self, claim_id: str, key: str | None) -> None:
+        """Refuse an answer that the caller's thread does not wait for."""
+        payload, threads = self._request.payload, self._deployment.client.threads
+        state: Mapping[str, Any] | None = None
+        try:
+            if (thread_id := self._user_thread_id) is not None:
+                with contextlib.suppress(*self._may_be_missing):
+                    state = await self._deployment.send(
+                        lambda: threads.get_state(
+                            thread_id,
+                            checkpoint=payload.get("checkpoint"),
+                            checkpoint_id=payload.get("checkpoint_id"),
+                        ),
+                        doing=f"ask what thread {thread_id} waits for",
+                        deadline=self._deadline,
+                        quotes=False,
+                    )
+            waiting = open_interrupts(state)
+            check_answer(payload["command"]["resume"], waiting, thread_id or claim_id)
+        except DeploymentError:
+            await self._release_refused(claim_id, key)
+            raise
+
+    @property
+    def _may_be_missing(self) -> tuple[type[DeploymentError], ...]:
+        """What says that there is no thread, where the server is to create it with the run."""
+        return (NotFoundError,) if self._request.payload.get("if_not_exists") == "create" else ()
 
     async def _note_left_behind(
         self,

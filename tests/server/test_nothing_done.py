@@ -8,10 +8,12 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
 from prefect_langgraph import (
+    InvalidRequestError,
     LangGraphCredentials,
     RunFailedError,
     RunInterruptedError,
     RunStatus,
+    ThreadBusyError,
     create_thread,
     get_run,
     join_run,
@@ -99,6 +101,47 @@ def test_a_call_without_input_on_an_idle_thread_returns_its_values(
     assert join_runs([handle]).values == [expected]
 
 
+def test_strict_resume_is_kept_where_the_server_does_not_know_it(
+    waiting: tuple[str, str], odd_graphs: LangGraphCredentials, odd_client: SyncLangGraphClient
+) -> None:
+    thread_id, interrupt_id = waiting
+    runs = len(odd_client.runs.list(thread_id))
+    strange: Any = {"resume": STRANGE}
+    with pytest.raises(InvalidRequestError, match="f" * 32):
+        run_on_thread(thread_id, "private", command=strange, strict_resume=True, credentials=odd_graphs)
+    with pytest.raises(InvalidRequestError):
+        start_run(
+            "private",
+            thread_id=thread_id,
+            command=strange,
+            strict_resume=True,
+            credentials=odd_graphs,
+        )
+    assert len(odd_client.runs.list(thread_id)) == runs
+    answer: Any = {"resume": {interrupt_id: "yes"}}
+    values = run_on_thread(
+        thread_id, "private", command=answer, strict_resume=True, credentials=odd_graphs
+    )
+    assert values["answer"] == "yes"
+    for late in (answer, {"resume": "yes"}):
+        with pytest.raises(InvalidRequestError, match="waits"):
+            run_on_thread(
+                thread_id, "private", command=late, strict_resume=True, credentials=odd_graphs
+            )
+
+
+def test_of_two_strict_answers_at_once_only_one_is_taken(
+    waiting: tuple[str, str], odd_graphs: LangGraphCredentials
+) -> None:
+    thread_id, interrupt_id = waiting
+    answer: Any = {"resume": {interrupt_id: "yes"}}
+    strict: Any = {"command": answer, "strict_resume": True, "thread_id": thread_id}
+    first = start_run("private", credentials=odd_graphs, **strict)
+    with pytest.raises((InvalidRequestError, ThreadBusyError)):
+        start_run("private", credentials=odd_graphs, **strict)
+    assert join_run(first)["answer"] == "yes"
+
+
 def test_several_interrupts_say_that_the_answer_goes_by_ids(odd_graphs: LangGraphCredentials) -> None:
     thread_id = create_thread(credentials=odd_graphs)
     with pytest.raises(RunInterruptedError) as caught:
@@ -109,3 +152,43 @@ def test_several_interrupts_say_that_the_answer_goes_by_ids(odd_graphs: LangGrap
     answers: Any = {"resume": {interrupt_id: number for number, interrupt_id in enumerate(ids)}}
     values = run_on_thread(thread_id, "asks", command=answers, credentials=odd_graphs)
     assert sorted(values["answers"]) == [0, 1]
+    ambiguous = create_thread(credentials=odd_graphs)
+    with pytest.raises(RunInterruptedError):
+        run_on_thread(ambiguous, "asks", {"at_once": 2}, credentials=odd_graphs)
+    with pytest.raises(InvalidRequestError, match="by id"):
+        run_on_thread(
+            ambiguous, "asks", command={"resume": 1}, strict_resume=True, credentials=odd_graphs
+        )
+
+
+def test_an_own_thread_that_was_answered_keeps_the_outcomes_of_its_runs_apart(
+    odd_graphs: LangGraphCredentials,
+) -> None:
+    """Together with others, whose threads are asked about by their ids alone."""
+    others = [start_run("private", {}, credentials=odd_graphs) for _ in range(10)]
+    asking = start_run("private", {"ask": True}, credentials=odd_graphs)
+    with pytest.raises(RunInterruptedError):
+        join_run(asking)
+    values = run_on_thread(
+        asking.thread_id, "private", command={"resume": "yes"}, credentials=odd_graphs
+    )
+    assert values["answer"] == "yes"
+    results = join_runs([*others, asking], on_failure="collect")
+    assert results[-1].status is RunStatus.INTERRUPTED
+    assert results[-1].values == {"total": 1}
+
+
+def test_a_run_that_was_answered_before_its_join_keeps_its_own_outcome(
+    odd_graphs: LangGraphCredentials,
+) -> None:
+    others = [start_run("private", {}, credentials=odd_graphs) for _ in range(10)]
+    asking = start_run("private", {"ask": True}, credentials=odd_graphs)
+    while (seen := get_run(asking)).status is not RunStatus.INTERRUPTED:
+        assert not seen.status.ended
+    values = run_on_thread(
+        asking.thread_id, "private", command={"resume": "yes"}, credentials=odd_graphs
+    )
+    assert values["answer"] == "yes"
+    results = join_runs([*others, asking], on_failure="collect")
+    assert [result.status for result in results] == [*[RunStatus.SUCCESS] * 10, RunStatus.INTERRUPTED]
+    assert results[-1].values == {"total": 1}
