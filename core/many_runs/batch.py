@@ -215,8 +215,10 @@ class BatchStarter:
             self._deployment.connection.check_headers(dict(headers))
         for item in self.items:
             with_webhook(item.request.payload, self._context.owner)  # refused before anything is sent
-        base = self._chosen()
-        keys = await self._keys(base)
+        requests = [item.request.arguments for item in self.items]
+        base, keys = await off_loop(self._chosen, weigh=requests)
+        if base is None:
+            keys = await self._keys()
         if not keys:
             return
         for item, key in zip(self.items, keys, strict=True):
@@ -249,23 +251,19 @@ class BatchStarter:
         attempts = [owner.root[1] if owner.root is not None else 1, owner.attempt]
         return max(*attempts, *(attempt for _, attempt in owner.scopes)) > 1
 
-    def _chosen(self) -> Key | None:
-        """The key that the caller chose, with what it is given for."""
+    def _chosen(self) -> tuple[Key | None, list[Key]]:
+        """The key that the caller chose, and those of the items, each with what it is given for."""
         if self._idempotency_key is None:
-            return None
+            return None, []
         calls = [item.request.arguments for item in self.items]
-        return Key.chosen(self._idempotency_key, record=record_of_many(self._operation, calls))
+        base = Key.chosen(self._idempotency_key, record=record_of_many(self._operation, calls))
+        return base, [
+            Key.chosen(f"{base.text}:{index}", record=record_of(self._operation, call))
+            for index, call in enumerate(calls)
+        ]
 
-    async def _keys(self, base: Key | None) -> list[Key]:
+    async def _keys(self) -> list[Key]:
         owner = self._context.owner
-        if base is not None:
-            return [
-                Key.chosen(
-                    f"{base.text}:{item.index}",
-                    record=record_of(self._operation, item.request.arguments),
-                )
-                for item in self.items
-            ]
         if not self._once or owner.root is None:
             return []
         calls = await off_loop(self._digests, weigh=[item.request.arguments for item in self.items])
