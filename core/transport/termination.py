@@ -98,8 +98,9 @@ class _CancelAll:
         error = sys.exc_info()[1]
         if isinstance(error, TerminationSignal | KeyboardInterrupt | asyncio.CancelledError):
             self.is_terminated = True
-            # A process that got SIGTERM ends: also calls of flows that were called by its tasks.
-            everybody = isinstance(error, TerminationSignal)
+            # A signal is for the whole process: also for calls of flows that were called by its tasks,
+            # of which nothing here tells whose they are.
+            everybody = isinstance(error, TerminationSignal | KeyboardInterrupt)
             with _lock:
                 mine = [c for c, ids in _calls.items() if everybody or self._flow_run_id in ids]
             for call in mine:
