@@ -8,6 +8,24 @@ from typing import Any
 import griffe
 
 
+def twin_of(task: griffe.Function) -> griffe.Function:
+    """The asynchronous twin of a task, with the docstring that it has when the package is imported."""
+    told = task.docstring.value if task.docstring is not None else ""
+    summary = told.partition("\n")[0].rstrip(".")
+    twin = griffe.Function(
+        f"a{task.name}",
+        parameters=task.parameters,
+        returns=task.returns,
+        lineno=task.lineno,
+        endlineno=task.endlineno,
+        docstring=griffe.Docstring(
+            f"{summary}: the asynchronous twin of `{task.name}`, with its arguments."
+        ),
+    )
+    twin.labels.add("async")
+    return twin
+
+
 class HouseStyle(griffe.Extension):
     """Read docstrings as this package writes them.
 
@@ -27,7 +45,7 @@ class HouseStyle(griffe.Extension):
             if f"\n{task}, a{task} = " in mod.source:
                 operation.name = task
                 mod.set_member(task, operation)
-                mod.set_member(f"a{task}", griffe.Attribute(f"a{task}"))
+                mod.set_member(f"a{task}", twin_of(operation))
 
     def on_attribute(self, *, attr: griffe.Attribute, **kwargs: Any) -> None:
         field = attr.value

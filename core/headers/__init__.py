@@ -7,6 +7,7 @@
 | `patterns` | the server's patterns of header names |
 """
 
+from prefect_langgraph.errors import HeaderPolicyError
 from prefect_langgraph.headers.lint import LintWarning
 from prefect_langgraph.headers.policy import (
     DEFAULT_DENY,
@@ -22,6 +23,7 @@ from prefect_langgraph.headers.policy import (
 __all__ = [
     "DEFAULT_DENY",
     "HeaderPolicy",
+    "HeaderPolicyError",
     "HeaderPolicyWarning",
     "HeaderValue",
     "HeaderViolation",

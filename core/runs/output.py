@@ -25,12 +25,13 @@ from typing import Any
 from prefect_langgraph.errors import DeploymentError
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.ownership.tags import BATCH, CLAIM, KEY
 from prefect_langgraph.results import RunFailure, RunResult
 from prefect_langgraph.runs.lookup import before_of
 from prefect_langgraph.runs.usage import usage_of
 from prefect_langgraph.transport.deadline import Deadline
-from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.deployment import Deployment, InDoubtError
 from prefect_langgraph.transport.http_errors import UnreadableAnswerError, row_of, rows_of
 
 REMEMBERED_ASSISTANTS = 500
@@ -219,8 +220,7 @@ class Outputs:
                 request, doing=f"learn the output of {handle.assistant_id}", deadline=limit
             )
 
-        copy = await ask(lambda: client.threads.copy(handle.thread_id))
-        copy_id = copy["thread_id"]
+        copy_id = await self._copy(handle, limit)
         try:
             # It is no run of any call: nobody may adopt it.
             unmarked = dict.fromkeys((KEY, CLAIM, BATCH))
@@ -232,10 +232,34 @@ class Outputs:
                 raise DeploymentError("The copy of a thread has work that is due.", url=handle.url)
             returned = await ask(lambda: client.runs.wait(copy_id, handle.assistant_id, input=None))
         finally:
-            await ask(lambda: client.threads.delete(copy_id))
+            await deployment.part(Pruner).prune([copy_id])
         if not isinstance(returned, dict) or "__error__" in returned:
             raise DeploymentError("A run without input did not return an output.", url=handle.url)
         return set(returned)
+
+    async def _copy(self, handle: RunHandle, limit: Deadline) -> str:
+        """The id of a copy of a run's thread; copies whose answers were lost are deleted."""
+        deployment, threads = self._deployment, self._deployment.client.threads
+        try:
+            copy: Any = await deployment.send(
+                lambda: threads.copy(handle.thread_id),
+                doing=f"learn the output of {handle.assistant_id}",
+                deadline=limit,
+                repeatable=False,
+            )
+        except InDoubtError as doubt:
+            original = await deployment.thread(handle.thread_id, limit)
+            key = ((original or {}).get("metadata") or {}).get(KEY)
+            if key is not None:
+                found = await deployment.send(
+                    lambda: threads.search(metadata={KEY: key}, limit=100, select=["thread_id"]),
+                    doing="look for a copy of a thread",
+                    deadline=limit,
+                )
+                copies = {row["thread_id"] for row in found} - {handle.thread_id}
+                await deployment.part(Pruner).prune(copies)
+            raise doubt.public() from None
+        return str(copy["thread_id"])
 
     # -- what a run on a shared thread did -----------------------------------------------------------
 

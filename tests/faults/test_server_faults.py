@@ -50,6 +50,8 @@ def test_every_kind_of_request_fails_in_every_way_and_the_run_is_made_once(
         CutBody(),
         Answer(200, "<html>a proxy's page</html>"),
     )
+    # Six failures in a row take longer than the five seconds of the tally's block.
+    LangGraphCredentials(url=tally.proxy.url, patience_seconds=60).save(tally.block, overwrite=True)
     tally.proxy.on("*", "", fault, times=None)
     run_in_flow(tally, call)
     assert len(fault.met) >= 4

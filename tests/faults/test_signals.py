@@ -41,9 +41,17 @@ def test_task_that_a_signal_interrupts_cancels_its_run_and_waits_until_that_is_s
     assert state.is_crashed()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+# Ctrl-C in an asynchronous flow that blocks its loop is asyncio's: its first one waits for the loop.
 @pytest.mark.parametrize(
-    "flow", [flows.submitted, flows.mapped, flows.amapped], ids=lambda flow: flow.fn.__name__
+    ("flow", "number"),
+    [
+        (flows.submitted, signal.SIGTERM),
+        (flows.submitted, signal.SIGINT),
+        (flows.mapped, signal.SIGTERM),
+        (flows.mapped, signal.SIGINT),
+        (flows.amapped, signal.SIGTERM),
+    ],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else value.fn.__name__,
 )
 def test_calls_on_other_os_threads_cancel_their_runs_when_a_signal_ends_the_process(
     tally: Tally, tmp_path: Path, flow: Flow[..., Any], number: signal.Signals

@@ -74,6 +74,7 @@ PARTS = {
     "RunStatus",
     "RunFailure",
     "RunItem",
+    "ResumeEntry",
     "SweepEntry",
     "Usage",
     "FanOutUsage",

@@ -136,6 +136,10 @@ def commands(setup: Setup) -> dict[str, list[list[str]]]:
             ["doctor", "--json", "--url", bad],
             ["doctor", "--block", setup.name, "--langgraph-json", broken],
         ],
+        "resume": [
+            ["resume", "--dry-run", *where],
+            ["resume", "--dry-run", "--json", *where],
+        ],
     }
 
 
