@@ -16,6 +16,8 @@ import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 from prefect.states import Pending, Running, Suspended
 
 from prefect_langgraph import LangGraphCredentials, start_run
@@ -24,7 +26,7 @@ from prefect_langgraph.cli import main
 from prefect_langgraph.doctor import OLDEST_SDK, PROBE, Check, examine, numbers_of, skew
 from prefect_langgraph.headers import HeaderPolicy
 from prefect_langgraph.suspension.resumer import show_sign_of_life
-from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
+from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
 from proxy import Answer, Proxy, Rewrite
 from support.waiting import until
 
@@ -181,6 +183,16 @@ def test_what_a_flow_run_left_behind_is_warned_of(
     left = checks_of(credentials)["left behind"]
     assert left.status == "warn"
     assert re.search(r"\d+ threads of \d+ flow runs? that ended", left.message)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nobody_suspended(prefect_server: PrefectServer) -> None:
+    """What other tests left suspended on the same Prefect is none of these tests' business."""
+    paused = FlowRunFilterStateType(any_=[StateType.PAUSED])
+    left = FlowRunFilter(state=FlowRunFilterState(type=paused))
+    with get_client(sync_client=True) as prefect:
+        for flow_run in prefect.read_flow_runs(flow_run_filter=left):
+            prefect.delete_flow_run(flow_run.id)
 
 
 @pytest.fixture

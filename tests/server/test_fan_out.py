@@ -106,7 +106,7 @@ def test_deployment_takes_json_parameters(block: str) -> None:
         ({}, r"Give inputs, or input_path\."),
         ({"inputs": [1], "input_path": "x.jsonl"}, "one of inputs and input_path, not both"),
         ({"inputs": [1], "assistant_id": None}, "input 0 has no assistant_id"),
-        ({"inputs": [{"inptu": 1}], "items": True}, r"input 0 is no RunItem \(inptu\)"),
+        ({"inputs": [{"inptu": 1}], "items": True}, r"input 0 is not a RunItem \(inptu\)"),
         ({"inputs": [1], "max_failures": -1}, "max_failures=-1"),
         ({"inputs": [1], "max_failures": 1.5}, r"max_failures=1\.5: a fraction is below 1"),
         ({"inputs": [1], "max_in_flight": 0}, "max_in_flight=0"),
