@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,28 +72,30 @@ class Exchange:
             cut_after: Bytes of the body that pass.
             end: True ends the body there as if it were whole; else the connection is cut.
         """
-        async for event in self._ask(self.request):
-            if cut_after is not None and isinstance(event, h11.Data):
-                data = bytes(event.data)[:cut_after]
-                cut_after -= len(data)
-                await self._send(h11.Data(data=data))
-                if not cut_after:
-                    if end:
-                        await self._send(h11.EndOfMessage())
-                    else:
-                        self.hang_up()
-                    return
-            else:
-                await self._send(event)
+        async with aclosing(self._ask(self.request)) as events:
+            async for event in events:
+                if cut_after is not None and isinstance(event, h11.Data):
+                    data = bytes(event.data)[:cut_after]
+                    cut_after -= len(data)
+                    await self._send(h11.Data(data=data))
+                    if not cut_after:
+                        if end:
+                            await self._send(h11.EndOfMessage())
+                        else:
+                            self.hang_up()
+                        return
+                else:
+                    await self._send(event)
 
     async def fetch(self, request: Request | None = None) -> Response:
         """The real server's whole answer, to this request or to another."""
         head, body = None, bytearray()
-        async for event in self._ask(request or self.request):
-            if isinstance(event, h11.Response):
-                head = event
-            elif isinstance(event, h11.Data):
-                body += event.data
+        async with aclosing(self._ask(request or self.request)) as events:
+            async for event in events:
+                if isinstance(event, h11.Response):
+                    head = event
+                elif isinstance(event, h11.Data):
+                    body += event.data
         assert head is not None, "the real server hung up"
         headers = tuple((name.decode(), value.decode()) for name, value in kept(head.headers))
         return Response(head.status_code, bytes(body), headers)
@@ -127,7 +130,7 @@ class Exchange:
         self._writer.write(self._client.send(event) or b"")
         await self._writer.drain()
 
-    async def _ask(self, request: Request) -> AsyncIterator[Any]:
+    async def _ask(self, request: Request) -> AsyncGenerator[Any, None]:
         """The events of the real server's answer. One connection each: none goes stale."""
         reader, writer = await asyncio.open_connection(*self._target)
         try:
