@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -540,6 +541,20 @@ def test_flow_whose_copy_is_finalized_is_not() -> None:
     assert len(again.on_completion_hooks or []) == 2
 
 
+@pytest.fixture
+def _no_default_block(prefect_server: PrefectServer) -> Iterator[None]:
+    """What other tests have saved under this name, put aside."""
+    try:
+        saved = LangGraphCredentials.load("default")
+    except ValueError:
+        yield
+        return
+    LangGraphCredentials.delete("default")
+    yield
+    saved.save("default")
+
+
+@pytest.mark.usefixtures("_no_default_block")
 @pytest.mark.parametrize("given", [{}, {"credentials": None}], ids=["left out", "None"])
 def test_parameter_that_was_left_out_names_the_block_of_its_default(
     client: SyncLangGraphClient, given: dict[str, Any]
