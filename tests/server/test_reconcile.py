@@ -302,10 +302,8 @@ def test_deployment_of_prefect_yaml_reconciles_the_sample_file(
         {"metadata": {}},
         {"input": {}},
         {"input": []},
-        {"input": ""},
         {"interrupt_before": []},
         {"stream_mode": []},
-        {"webhook": ""},
     ],
     ids=str,
 )
