@@ -14,7 +14,8 @@ import random
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -132,6 +133,7 @@ class Deployment:
         self.client = connection.async_client()
         self._parts: dict[Any, Any] = {}
         self._heard = -math.inf  # when it last answered
+        self._connections = asyncio.Semaphore(connection.max_connections)
         self._unheard = False  # True when nothing answered the last attempt
         self._cleaning_up: set[asyncio.Task[Any]] = set()
         self._https: list[httpx.AsyncClient] = []
@@ -224,9 +226,10 @@ class Deployment:
             if abandoned is not None and abandoned.is_set():
                 raise asyncio.CancelledError
             used = self.connection
-            seconds = attempts.begin(used.timeout_seconds, patient=patient and not once)
             try:
-                answer = await _attempt(request, seconds)
+                async with self._connection_free(deadline):
+                    seconds = attempts.begin(used.timeout_seconds, patient=patient and not once)
+                    answer = await _attempt(request, seconds)
                 self._heard, self._unheard = time.monotonic(), False
                 return answer
             except orjson.JSONEncodeError as error:
@@ -250,6 +253,19 @@ class Deployment:
                 if attempts.failures == 1:
                     run_logger().warning("Could not %s (%s); trying again", doing, type(error).__name__)
                 await _pause(pause, abandoned)
+
+    @asynccontextmanager
+    async def _connection_free(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Wait for a free connection: to stand in a queue of thousands is no failure of the server."""
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                await self._connections.acquire()
+        except TimeoutError:
+            raise httpx.PoolTimeout("no connection was free before the deadline") from None
+        try:
+            yield
+        finally:
+            self._connections.release()
 
     # -- secrets -----------------------------------------------------------------------------------
 
