@@ -355,9 +355,6 @@ class BatchStarter:
             except InDoubtError as doubt:
                 doubts += 1
                 failures = failures + 1 if doubt.status_code == _FAILED else 0
-                if doubt.status_code == _NOT_IMPLEMENTED:
-                    self._deployment.part(BatchSupport).supported = False
-                    continue
                 await self._resolve_doubt(waiting)
                 waiting = [item for item in waiting if item.handle is None]
                 if failures and await self._isolate_failing(waiting, failures, began):
@@ -365,6 +362,9 @@ class BatchStarter:
                 if waiting and (self._deadline.passed or doubts > _MOST_DOUBTS):
                     raise doubt.cause if self._turn is not None else doubt.public() from None
             except DeploymentError as error:
+                if error.status_code == _NOT_IMPLEMENTED:
+                    self._deployment.part(BatchSupport).supported = False
+                    continue
                 await self._isolate_refused(waiting, error)
                 return
             waiting = [item for item in waiting if item.handle is None]

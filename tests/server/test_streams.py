@@ -460,7 +460,7 @@ def test_asynchronous_consumer_that_stops_early_lets_go_of_the_run(
                 await asyncio.wait_for(consume(), timeout=2)
         elif how == "cancel":
             consuming = asyncio.create_task(consume())
-            await asyncio.to_thread(until, lambda: status_of(client, thread_id), "running")
+            await asyncio.to_thread(until, lambda: status_of(client, thread_id) == "running")
             consuming.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await consuming
