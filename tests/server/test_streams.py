@@ -48,7 +48,7 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from prefect_langgraph.transport.generators import SIZE
-from proxy import CutStream, Proxy
+from proxy import Answer, CutStream, Proxy
 from support.plain_sdk import sync_sdk
 from support.waiting import until
 
@@ -644,10 +644,14 @@ def test_stream_has_no_state_to_return(credentials: LangGraphCredentials) -> Non
         next(stream_run("worker", {}, credentials=credentials, return_state=True))  # type: ignore[call-overload]
 
 
-def test_retry_goes_on_behind_the_last_part_of_the_same_run(credentials: LangGraphCredentials) -> None:
+def test_retry_goes_on_behind_the_last_part_of_the_same_run(
+    through_proxy: LangGraphCredentials, proxy: Proxy
+) -> None:
     stubborn = stream_run.with_options(
         retries=5, retry_delay_seconds=0, retry_condition_fn=lambda *_: True
     )
+    proxy.on("GET", STREAM, CutStream(900))
+    refusal = proxy.on("GET", STREAM, Answer(400, {"detail": "not now"}))
 
     @flow
     def streams() -> list[tuple[str, Any]]:
@@ -657,14 +661,14 @@ def test_retry_goes_on_behind_the_last_part_of_the_same_run(credentials: LangGra
                     "burst",
                     {"bursts": 6, "size": 2, "pause": 0.4},
                     stream_mode="custom",
-                    max_wait_seconds=1.5,
-                    on_timeout="leave",
-                    credentials=credentials,
+                    on_disconnect="continue",
+                    credentials=through_proxy,
                 )
             )
         )
 
     parts = streams()
+    assert refusal.hits == 1
     assert [event for event, _ in parts] == ["metadata", *["custom"] * 12]
     assert [data["burst"] for _, data in parts[1:]] == [number // 2 for number in range(12)]
 
