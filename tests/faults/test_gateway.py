@@ -40,6 +40,7 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.errors import RunLostError
 from proxy import Answer, Exchange, Fault, Hold, Request, gateway_page, unhandled_500
+from support.waiting import until
 
 POLL = r"/threads/search$|/threads/[^/]+/runs(/[^/]+)?$|/threads/[^/]+$|/history$"
 PAGES = [
@@ -78,10 +79,8 @@ class While:
     def meet(self, times: int) -> None:
         """Switch it on until so many requests have met it."""
         self.on.set()
-        end, before = time.monotonic() + 30, self.hits
-        while self.hits - before < times:
-            assert time.monotonic() < end, "nobody asked"
-            time.sleep(0.05)
+        before = self.hits
+        until(lambda: self.hits - before >= times, seconds=30)
         self.on.clear()
 
 
@@ -213,13 +212,6 @@ def save_key(tally: Tally, key: str, patience_seconds: float = 5) -> None:
     block.save(tally.block, overwrite=True)
 
 
-def wait_until(true: Any) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def test_wait_that_began_before_the_key_was_rotated_goes_on_with_the_new_one(
     tally: Tally, guard: Guard
 ) -> None:
@@ -232,7 +224,7 @@ def test_wait_that_began_before_the_key_was_rotated_goes_on_with_the_new_one(
         tally.wait_for_execution("c")
         guard.key = "second-key"
         # The old key is refused before the new one is in the block.
-        wait_until(lambda: guard.refused)
+        until(lambda: guard.refused, seconds=30)
         save_key(tally, "second-key")
         tally.open_gate()
         return [values["result"] for values in many.result().values], one.result()["result"]
@@ -269,7 +261,7 @@ def test_stream_of_a_killed_process_is_cancelled_with_the_new_key(tally: Tally, 
         guard.key = "second-key"
         save_key(tally, "second-key")
         process.kill()
-    wait_until(lambda: not tally.active())
+    until(lambda: not tally.active(), seconds=30)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -281,7 +273,7 @@ def test_one_refusal_of_the_key_in_the_middle_of_a_wait_does_not_end_it(
     results: list[Any] = []
     waiting = threading.Thread(target=lambda: results.append(join_run(handle)["result"]))
     waiting.start()
-    wait_until(lambda: refusal.hits == 2)
+    until(lambda: refusal.hits == 2, seconds=30)
     tally.open_gate()
     waiting.join(60)
     assert results == ["a"]
@@ -477,8 +469,8 @@ def test_start_whose_answer_is_lost_as_the_deadline_passes_leaves_no_run(
     assert gateway.done
     gateway.silent = False
     assert calm.made == 1
-    wait_until(lambda: not calm.active())
-    wait_until(lambda: not calm.remaining())
+    until(lambda: not calm.active(), seconds=30)
+    until(lambda: not calm.remaining(), seconds=30)
 
 
 # -- callers that are cancelled --------------------------------------------------------------------
