@@ -43,6 +43,12 @@ def stateless(block: str, work: dict[str, Any], linger: str | None = None) -> li
     return [values["result"]]
 
 
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def stateless_untold(block: str, work: dict[str, Any]) -> list[str]:
+    return [run_stateless("untold", work, credentials=block)["result"]]
+
+
 @flow
 def stateless_unowned(block: str, work: dict[str, Any], linger: str | None = None) -> list[str]:
     values = run_stateless("counted", work, credentials=block)

@@ -20,6 +20,7 @@ from prefect_langgraph import sweep
 from proxy import Hold, Request
 from support.waiting import PATIENCE
 
+COPY = r"/threads/[^/]+/copy$"
 HISTORY = r"/threads/[^/]+/history$"
 
 BEFORE_CREATE, AFTER_CREATE = "before create", "after create"
@@ -92,6 +93,19 @@ def test_run_on_a_users_thread_is_adopted_after_a_kill(
     assert result == ["a"]
     one_run_each(tally, ["a"])
     assert len(tally.client.runs.list(thread_id)) == 1
+
+
+@pytest.mark.parametrize(
+    "place",
+    [("POST", COPY, False), ("POST", COPY, True), ("POST", PRUNE, False), ("POST", PRUNE, True)],
+    ids=["before the copy", "after the copy", "before its deletion", "after its deletion"],
+)
+def test_kill_while_the_output_is_learned_leaves_no_copy_of_the_thread(
+    tally: Tally, tmp_path: Path, place: tuple[str, str, bool]
+) -> None:
+    result = kill_and_execute_again(tally, tmp_path, flows.stateless_untold, place, work={"tag": "a"})
+    assert result == ["a"]
+    one_run_each(tally, ["a"])
 
 
 @pytest.mark.parametrize("answer", [False, True], ids=[BEFORE_CREATE, AFTER_CREATE])

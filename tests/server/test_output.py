@@ -37,6 +37,7 @@ Ask = Callable[[str, Any, LangGraphCredentials], Any]
 ASSISTANTS: dict[str, Any] = {
     "private": {"question": "q"},
     "unspoken": {"question": "q"},
+    "opaque": {"question": "q"},
     "outer": {"question": "q"},
     "modelled": {"fullName": "x"},
     "quiet_spender": {"spend": [{"input": 1}]},

@@ -32,6 +32,10 @@ class Opaque:
     """A type that JSON Schema has no words for, so that the server gives no schema of the output."""
 
 
+class EverythingOpaque(Everything, total=False):
+    never: Opaque
+
+
 class Unspoken(TypedDict, total=False):
     answer: str
     total: int
@@ -48,9 +52,9 @@ async def say(state: Everything) -> dict[str, Any]:
     return {"answer": interrupt("May I?") if state.get("ask") else "42"}
 
 
-def thinker(output: Any) -> Any:
+def thinker(output: Any, state: Any = Everything) -> Any:
     return (
-        StateGraph(Everything, input_schema=Given, output_schema=output)
+        StateGraph(state, input_schema=Given, output_schema=output)
         .add_node("think", think)
         .add_node("say", say)
         .add_edge(START, "think")
@@ -62,6 +66,7 @@ def thinker(output: Any) -> Any:
 
 private = thinker(Shown)
 unspoken = thinker(Unspoken)
+opaque = thinker(Shown, EverythingOpaque)
 
 
 class Outer(TypedDict, total=False):
