@@ -7,13 +7,16 @@ turns a blocking call into an error.
 from __future__ import annotations
 
 import operator
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime
+
+# The server cannot express the schemas of a graph whose state is a TypedDict of Python 3.11's typing.
+from typing_extensions import TypedDict
 
 
 class Question(TypedDict, total=False):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.channels import EphemeralValue
@@ -28,6 +28,9 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Send, interrupt
+
+# The server cannot express the schemas of a graph whose state is a TypedDict of Python 3.11's typing.
+from typing_extensions import TypedDict
 
 
 class Asked(TypedDict, total=False):

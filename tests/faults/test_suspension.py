@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling
 from prefect.states import Suspended as SuspendedState
@@ -148,14 +149,24 @@ Start = Callable[..., Suspended]
 
 
 @pytest.fixture
-def start(tally: Tally, tmp_path: Path) -> Start:
-    """Makes a flow run, by default one whose runs wait behind the gate."""
+def start(tally: Tally, tmp_path: Path) -> Iterator[Start]:
+    """Makes a flow run, by default one whose runs wait behind the gate.
+
+    Afterwards it is deleted: a pass of another test's resumer would ask about it.
+    """
+    made: list[UUID] = []
 
     def begin(flow: Flow[..., Any] = flows.waits, **parameters: Any) -> Suspended:
         work = {} if flow.name in PARAMETER else {"work": GATED}
-        return Suspended(tally, tmp_path, flow, **{**work, **parameters})
+        run = Suspended(tally, tmp_path, flow, **{**work, **parameters})
+        made.append(run.id)
+        return run
 
-    return begin
+    yield begin
+    with get_client(sync_client=True) as client:
+        for flow_run_id in made:
+            with suppress(ObjectNotFound):
+                client.delete_flow_run(flow_run_id)
 
 
 def test_flow_run_waits_without_a_process_until_its_runs_have_ended(start: Start) -> None:

@@ -1,7 +1,8 @@
 """`counted`: a graph that writes down each execution of a run, in a file that tests read.
 
 Takes `{"tag": ..., "sleep": seconds, "fail_first": n, "gate": true, "ask": question}`: the first n
-executions of a tag fail; behind a gate they wait until the test opens it or is over. `result` is the tag.
+executions of a tag fail; behind a gate they wait until the test opens it or is over. `result` is the
+tag.
 """
 
 from __future__ import annotations

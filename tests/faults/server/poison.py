@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any
 
 from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
+
+# The server cannot express the schemas of a graph whose state is a TypedDict of Python 3.11's typing.
+from typing_extensions import TypedDict
 
 
 class Anything(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""`untold`: as `counted` without its options, but the server cannot express the schema of its output."""
+"""`untold`: `counted` without its options, and with a schema that the server cannot express."""
 
 from __future__ import annotations
 
