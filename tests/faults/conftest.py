@@ -29,7 +29,7 @@ def executions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fault_server(executions: Path) -> Iterator[LangGraphServer]:
     env = {"EXECUTIONS_FILE": str(executions), "CRON_SCHEDULER_SLEEP_TIME": "1"}
-    with run_langgraph_server(CONFIG, jobs=20, env=env) as server:
+    with run_langgraph_server(CONFIG, jobs=60, env=env) as server:
         yield server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ class Tally:
     def _write(self, line: str) -> None:
         with self._executions.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
+
+    def beside(self, proxy: Proxy, block: str) -> Tally:
+        """The same server seen through another proxy."""
+        other = copy(self)
+        other.proxy, other.block = proxy, block
+        return other
 
     def open_gate(self) -> None:
         """Let runs that wait behind a gate go on, and those to come."""

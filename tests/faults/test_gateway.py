@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -39,7 +41,7 @@ from prefect_langgraph import (
     start_runs,
 )
 from prefect_langgraph.errors import RunLostError
-from proxy import Answer, Exchange, Fault, Hold, Request, gateway_page, unhandled_500
+from proxy import Answer, Exchange, Fault, Hold, Request, gateway_page, run_proxy, unhandled_500
 from support.waiting import until
 
 POLL = r"/threads/search$|/threads/[^/]+/runs(/[^/]+)?$|/threads/[^/]+$|/history$"
@@ -55,10 +57,6 @@ PAGES = [
     Answer(200, [{"status": "ok"}]),
     Answer(200, ["ok"]),
 ]
-
-
-def said(fault: Answer) -> str:
-    return f"{fault.status} {fault.body}"
 
 
 class While:
@@ -93,54 +91,87 @@ def calm(tally: Tally) -> Tally:
     return tally
 
 
-@pytest.mark.parametrize("page", PAGES, ids=said)
-def test_answer_that_is_not_the_servers_ends_no_wait(calm: Tally, page: Answer) -> None:
-    gateway = While(page)
-    calm.proxy.on("*", POLL, gateway, times=None)
-
-    @flow
-    def calls() -> tuple[Any, Any]:
-        handles = start_runs(
-            "counted", [{"tag": tag, "gate": True} for tag in "abc"], credentials=calm.block
-        )
-        single = start_run("counted", {"tag": "d", "gate": True}, credentials=calm.block)
-        many = join_runs.submit(handles)
-        one = join_run.submit(single)
-        calm.wait_for_execution("d")
-        gateway.meet(12)
-        calm.open_gate()
-        return [values["result"] for values in many.result().values], one.result()["result"]
-
-    assert calls() == (["a", "b", "c"], "d")
-    assert calm.made == 4
-    assert calm.executed == dict.fromkeys("abcd", 1)
+@contextlib.contextmanager
+def a_gateway_each(tally: Tally, pages: list[Answer]) -> Iterator[list[tuple[Answer, Tally]]]:
+    """For each page a block of much patience behind a proxy of its own."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for page in pages:
+            proxy = stack.enter_context(run_proxy(tally.proxy.target))
+            block = f"{tally.block}-{uuid.uuid4().hex[:8]}"
+            LangGraphCredentials(url=proxy.url, patience_seconds=60).save(block)
+            found.append((page, tally.beside(proxy, block)))
+        yield found
 
 
-# An empty list is what the server itself says of a thread without runs, and of one without states.
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if (page.status, page.body) != (200, [])], ids=said
-)
-def test_every_request_of_a_call_outlives_the_answers_of_a_gateway(tally: Tally, page: Answer) -> None:
-    met: set[str] = set()
+def at_once(call: Callable[[Answer, Tally, str], None], gateways: list[tuple[Answer, Tally]]) -> None:
+    """Make a call through every gateway at the same time; each has a name for its tags."""
+    with ThreadPoolExecutor(len(gateways)) as pool:
+        calls = {
+            f"{page.status} {page.body}": pool.submit(call, page, tally, f"g{number}")
+            for number, (page, tally) in enumerate(gateways)
+        }
+        for page, made in calls.items():
+            error = made.exception()
+            assert error is None, f"{page}: {error!r}"
 
-    def first(request: Request) -> bool:
-        parts = request.path.split("/")
-        kind = f"{request.method} {'/'.join(part for part in parts if len(part) != 36)}"
-        new = kind not in met
-        met.add(kind)
-        return new
 
-    tally.proxy.on("*", "", Only(first, page), times=None)
+def test_answer_that_is_not_the_servers_ends_no_wait(tally: Tally) -> None:
+    def through(page: Answer, tally: Tally, name: str) -> None:
+        gateway = While(page)
+        tally.proxy.on("*", POLL, gateway, times=None)
+        tags = [f"{name}-{tag}" for tag in "abcd"]
 
-    @flow
-    def calls() -> list[str]:
-        one = run_stateless("counted", {"tag": "a"}, credentials=tally.block)
-        handles = start_runs("counted", [{"tag": "b"}, {"tag": "c"}], credentials=tally.block)
-        return [one["result"], *(values["result"] for values in join_runs(handles).values)]
+        @flow
+        def calls() -> list[str]:
+            work = [{"tag": tag, "gate": True} for tag in tags]
+            single = start_run("counted", work.pop(), credentials=tally.block)
+            many = join_runs.submit(start_runs("counted", work, credentials=tally.block))
+            one = join_run.submit(single)
+            tally.wait_for_execution(tags[-1])
+            gateway.meet(12)
+            met.wait(60)  # the gate is one for all
+            tally.open_gate()
+            return [*(values["result"] for values in many.result().values), one.result()["result"]]
 
-    assert calls() == ["a", "b", "c"]
-    assert tally.made == 3
-    assert tally.executed == dict.fromkeys("abc", 1)
+        assert calls() == tags
+        assert tally.made == len(tags)
+        assert {tag: tally.executed[tag] for tag in tags} == dict.fromkeys(tags, 1)
+
+    met = threading.Barrier(len(PAGES))
+    with a_gateway_each(tally, PAGES) as gateways:
+        at_once(through, gateways)
+
+
+def test_every_request_of_a_call_outlives_the_answers_of_a_gateway(tally: Tally) -> None:
+    def through(page: Answer, tally: Tally, name: str) -> None:
+        met: set[str] = set()
+
+        def first(request: Request) -> bool:
+            parts = request.path.split("/")
+            kind = f"{request.method} {'/'.join(part for part in parts if len(part) != 36)}"
+            new = kind not in met
+            met.add(kind)
+            return new
+
+        tally.proxy.on("*", "", Only(first, page), times=None)
+        tags = [f"{name}-{tag}" for tag in "abc"]
+
+        @flow
+        def calls() -> list[str]:
+            one = run_stateless("counted", {"tag": tags[0]}, credentials=tally.block)
+            work = [{"tag": tag} for tag in tags[1:]]
+            handles = start_runs("counted", work, credentials=tally.block)
+            return [one["result"], *(values["result"] for values in join_runs(handles).values)]
+
+        assert calls() == tags
+        assert tally.made == len(tags)
+        assert {tag: tally.executed[tag] for tag in tags} == dict.fromkeys(tags, 1)
+
+    # An empty list is what the server itself says of a thread without runs, and of one without states.
+    pages = [page for page in PAGES if (page.status, page.body) != (200, [])]
+    with a_gateway_each(tally, pages) as gateways:
+        at_once(through, gateways)
     tally.nothing_left()
 
 

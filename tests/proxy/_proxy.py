@@ -56,6 +56,7 @@ class Proxy:
     """A running proxy. Made by `run_proxy`.
 
     Attributes:
+        target: The real server's address.
         url: Its address, to be used in place of the real server's.
         requests: What reached it, oldest first, whatever became of it.
         served: What the real server answered, with its status, whether or not the client was told.
@@ -64,6 +65,7 @@ class Proxy:
     """
 
     def __init__(self, target: str) -> None:
+        self.target = target
         parts = urlsplit(target)
         assert parts.hostname, target
         assert parts.port, target
@@ -164,6 +166,9 @@ class Proxy:
         await self._cut()
 
     async def _cut(self) -> None:
+        # Connections that were just taken begin first: a task that never ran would not close its own.
+        for _ in range(3):
+            await asyncio.sleep(0)
         tasks = list(self._open)
         for task in tasks:
             task.cancel()
