@@ -13,7 +13,7 @@ COVERAGE ?=
 PYTHON ?=
 PYTHONS ?= 3.11 3.12 3.13 3.14
 # Test files at a time. Each of these processes starts servers of its own.
-JOBS ?= 3
+JOBS ?= 6
 IN_VENV := $(abspath $(VENV))/bin
 # Git keeps no empty folders, and ruff refuses what is not there.
 SOURCES := $(wildcard core blocks tasks flows tests examples benchmarks)
