@@ -52,7 +52,13 @@ from prefect_langgraph import (  # noqa: E402
 )
 from prefect_langgraph.flows.resume import resumer_of  # noqa: E402
 from prefect_langgraph.suspension import storage  # noqa: E402
-from prefect_langgraph.suspension.record import Record, Target, identity_of, name_of  # noqa: E402
+from prefect_langgraph.suspension.record import (  # noqa: E402
+    Record,
+    Target,
+    identity_of,
+    name_of,
+    new_pause_key,
+)
 from prefect_langgraph.testing import run_langgraph_server, run_prefect_server  # noqa: E402
 from prefect_langgraph.transport.loop import io_loop  # noqa: E402
 
@@ -94,7 +100,7 @@ async def suspend(url: str, count: int) -> None:
                 name = name_of(identity_of(targets), max_wait_seconds=None, attempt=1)
                 record = Record(name, datetime.now(UTC), None, targets)
                 await _served(lambda: storage.save(client, row.id, record))
-                state = Suspended(pause_key=record.new_pause_key())
+                state = Suspended(pause_key=new_pause_key(record.name))
                 await _served(lambda: client.set_flow_run_state(row.id, state))
 
         await asyncio.gather(*(one(*ids) for ids in runs))

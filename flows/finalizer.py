@@ -30,6 +30,7 @@ from prefect_langgraph.logs import LoggerOrAdapter
 from prefect_langgraph.ownership.heartbeat import DEFAULT_HEARTBEAT_SECONDS, Heartbeats
 from prefect_langgraph.ownership.owner import Owner, prefect_api
 from prefect_langgraph.ownership.tags import FINALIZER_MARK
+from prefect_langgraph.suspension.suspended import suspend_again
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import deployment_for
@@ -41,7 +42,7 @@ BlockRef = LangGraphCredentials | str | None
 Connect = Callable[[Any], Awaitable[Connection]]
 
 RELEASE_SECONDS = 60.0
-SILENT_SECONDS = 5.0
+SILENT_SECONDS = 3.0
 """How long a server that has just been silent gets to answer, before the rest is left to the sweep."""
 
 ASK_SECONDS = 10.0
@@ -323,8 +324,8 @@ async def _release(
         try:
             async with asyncio.timeout(deadline.remaining()):
                 deployment = deployment_for(await where.connect(block))
-                if not await deployment.answers_again(min(SILENT_SECONDS, max_wait_seconds)):
-                    soon = deadline.no_later_than(SILENT_SECONDS)
+                soon = deadline.no_later_than(SILENT_SECONDS)
+                if not await deployment.answers_again(soon.remaining() or 0.1):
                     await deployment.part(Heartbeats).end(str(flow_run.id), deadline=soon)
                     silent = f"{deployment.url} does not answer. The sweep releases what is there."
                     return ReleaseReport(failures=(silent,))
@@ -381,6 +382,9 @@ async def _goes_on(flow_run: FlowRun, logger: LoggerOrAdapter, deadline: Deadlin
     try:
         async with asyncio.timeout(_ask_seconds(deadline)), get_client() as client:
             state = (await client.read_flow_run(flow_run.id)).state
+            if state is not None and state.is_crashed() and await suspend_again(client, flow_run.id):
+                logger.info("The process was killed after the flow run had suspended; it stays so")
+                return True
     except ObjectNotFound:
         return False  # deleted, so it will not go on
     except Exception as error:  # noqa: BLE001 - whatever it is, Prefect just told that the run ended

@@ -93,10 +93,6 @@ class Record:
         """How many runs are waited for."""
         return sum(len(target.runs) for target in self.targets)
 
-    def new_pause_key(self) -> str:
-        """A pause key that leads to this record and was never used: Prefect ignores a used one."""
-        return f"{self.name}.{uuid.uuid4().hex}"
-
     def owns(self, pause_key: str | None) -> bool:
         """True of the pause keys of this record."""
         return record_name(pause_key) == self.name
@@ -106,6 +102,11 @@ def record_name(pause_key: str | None) -> str | None:
     """The name of the record behind a pause key; None when the pause is not ours."""
     name, dot, _ = (pause_key or "").partition(".")
     return name if dot and name.startswith(f"{PREFIX}-") else None
+
+
+def new_pause_key(name: str) -> str:
+    """A pause key that leads to a record and was never used: Prefect ignores a used one."""
+    return f"{name}.{uuid.uuid4().hex}"
 
 
 def name_of(identity: Any, *, max_wait_seconds: float | None, attempt: int) -> str:

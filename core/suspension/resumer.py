@@ -35,6 +35,7 @@ from prefect_langgraph.suspension.suspended import (
     RESUMER_PASSED,
     fail,
     resume,
+    suspend_again,
     suspended_flow_runs,
     without_deployment,
 )
@@ -49,6 +50,7 @@ ASK_SECONDS = 30.0
 RELEASE_SECONDS = 60.0
 
 COMPLETED = "Completed"
+CRASHED = "Crashed"
 
 
 NO_DEPLOYMENT = "its Prefect deployment is gone, so no worker can go on with it"
@@ -227,6 +229,10 @@ class Resumer:
         reason = f"it is {facts.state}" if facts is not None else "it is gone from Prefect"
         if facts is None and await _is_alive(deployment, flow_run_id, deadline):
             return None  # deleted while its process is at work
+        if facts is not None and facts.state == CRASHED and not self.dry_run:
+            async with get_client() as client:
+                if await suspend_again(client, UUID(flow_run_id)):
+                    return None  # the next pass looks at it
         if not self.dry_run:
             report = await release_flow_run(
                 deployment, flow_run_id, cancel_runs=True, deadline=deadline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -15,12 +16,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
-from prefect.states import Failed
+from prefect.states import Failed, Suspended
 
-from prefect_langgraph.suspension.record import record_name
+from prefect_langgraph.suspension.record import new_pause_key, record_name
 from prefect_langgraph.transport.paging import each
 
 SUSPENDED = "Suspended"
@@ -51,12 +52,11 @@ async def suspended_flow_runs(client: PrefectClient) -> list[FlowRun]:
         offset += len(page)
         found |= {row.id: row for row in page}
         if not page:
-            return [row for row in found.values() if waits_for_runs(row)]
+            return [row for row in found.values() if waits_for_runs(row.state)]
 
 
-def waits_for_runs(row: FlowRun) -> bool:
-    """True of a flow run that is suspended by `suspend_until_ended`, and for nothing else."""
-    state = row.state
+def waits_for_runs(state: State[Any] | None) -> bool:
+    """True of the state of a flow run that `suspend_until_ended` has suspended."""
     return (
         state is not None
         and state.type is StateType.PAUSED
@@ -105,6 +105,25 @@ async def resume(client: PrefectClient, flow_run_id: UUID) -> str | None:
     if answer.status is SetStateStatus.ACCEPT:
         return None
     return str(getattr(answer.details, "reason", None) or answer.status)
+
+
+async def suspend_again(client: PrefectClient, flow_run_id: UUID) -> bool:
+    """Suspend a flow run that crashed after it had suspended itself; False when that is not so.
+
+    Its process had nothing left to do, so that it was killed says nothing about the flow run. A worker
+    that sees its process die calls the flow run crashed all the same.
+    """
+    states = await client.read_flow_run_states(flow_run_id)
+    newest_first = sorted(states, key=lambda state: state.timestamp, reverse=True)
+    if not newest_first or newest_first[0].type is not StateType.CRASHED:
+        return False
+    # Resumed before the worker told of the old process: no new one has begun.
+    before = [state for state in newest_first[1:] if state.type is not StateType.SCHEDULED]
+    name = record_name(before[0].state_details.pause_key) if before else None
+    if name is None or not waits_for_runs(before[0]):
+        return False
+    await client.set_flow_run_state(flow_run_id, Suspended(pause_key=new_pause_key(name)), force=True)
+    return True
 
 
 async def fail(client: PrefectClient, flow_run_id: UUID, message: str) -> None:

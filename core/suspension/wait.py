@@ -24,7 +24,13 @@ from prefect_langgraph.runs.poller import interval
 from prefect_langgraph.suspension import storage
 from prefect_langgraph.suspension.look import unfinished
 from prefect_langgraph.suspension.obstacles import obstacle
-from prefect_langgraph.suspension.record import Record, Target, identity_of, name_of
+from prefect_langgraph.suspension.record import (
+    Record,
+    Target,
+    identity_of,
+    name_of,
+    new_pause_key,
+)
 from prefect_langgraph.suspension.suspended import resume
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
@@ -214,7 +220,7 @@ class Wait:
             if self._is_late:
                 return
             await self._mark()
-            await asuspend_flow_run(key=self._record.new_pause_key())
+            await asuspend_flow_run(key=new_pause_key(self._record.name))
         except Pause as pause:
             await self._look_again(pause)
             raise

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow, suspend_flow_run, task
 
 from prefect_langgraph import (
+    RunHandle,
     get_run,
     join_run,
     join_runs,
@@ -35,6 +36,16 @@ def waits(
     handles = start_runs("counted", given, credentials=block)
     suspend_until_ended(handles, stay_seconds=stay_seconds, max_wait_seconds=max_wait_seconds)
     return [str(result.status) for result in join_runs(handles, on_failure=on_failure)]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def waits_for(block: str, given: list[dict[str, Any]]) -> list[Any]:
+    """Wait for runs that somebody else has started."""
+    handles = [RunHandle.model_validate(handle) for handle in given]
+    suspend_until_ended(handles, stay_seconds=0, credentials=block)
+    results = join_runs(handles, on_failure="collect", credentials=block)
+    return [str(result.status) for result in results]
 
 
 @with_finalizer(parameter="block", lease_seconds=2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ from prefect_langgraph import (
     LangGraphCredentials,
     fan_out,
     run_assistant,
+    start_runs,
     sweep,
 )
 from prefect_langgraph.flows.resume import resumer_of
@@ -49,12 +51,12 @@ from proxy import (
     Proxy,
     run_proxy,
 )
+from support.second_look import SEARCH, SecondLook, hold_second_look
 from support.waiting import PATIENCE, until
 
 GATED = {"tag": "a", "gate": True}
 TAGS = [f"a-{number}" for number in range(flows.RUNS)]
 GOOD = ["success"] * flows.RUNS
-SEARCH = "/threads/search$"
 PARAMETER = {"langgraph-fan-out": "credentials", "langgraph-run-assistant": "assistant"}
 
 
@@ -157,7 +159,7 @@ def start(tally: Tally, tmp_path: Path) -> Iterator[Start]:
     made: list[UUID] = []
 
     def begin(flow: Flow[..., Any] = flows.waits, **parameters: Any) -> Suspended:
-        work = {} if flow.name in PARAMETER else {"work": GATED}
+        work = {} if flow.name in {*PARAMETER, "waits-for"} else {"work": GATED}
         run = Suspended(tally, tmp_path, flow, **{**work, **parameters})
         made.append(run.id)
         return run
@@ -203,7 +205,7 @@ def test_runs_that_end_while_it_suspends_are_seen_by_the_second_look(
     start: Start, tally: Tally
 ) -> None:
     run = start()
-    second = hold_second_look(tally)
+    second = hold_second_look(tally.proxy)
     with run.executes() as first:
         assert second.reached.wait(PATIENCE), first.log()
         assert run.state == "Suspended"
@@ -217,33 +219,11 @@ def test_runs_that_end_while_it_suspends_are_seen_by_the_second_look(
     run.once_and_nothing_left()
 
 
-class SecondLook:
-    """A fault for the look that follows the suspension; the two before it found the runs busy."""
-
-    def __init__(self, fault: Fault) -> None:
-        self._fault = fault
-        self._looks = 0
-
-    async def apply(self, exchange: Exchange) -> None:
-        if b'"ids"' in exchange.request.body:
-            self._looks += 1
-        if self._looks >= 3:
-            await self._fault.apply(exchange)
-        else:
-            await exchange.relay()
-
-
-def hold_second_look(tally: Tally) -> Hold:
-    hold = Hold()
-    tally.proxy.on("POST", SEARCH, SecondLook(hold), times=None)
-    return hold
-
-
 def test_process_killed_between_suspension_and_second_look_is_resumed_by_the_resumer(
     start: Start, tally: Tally
 ) -> None:
     run = start()
-    second = hold_second_look(tally)
+    second = hold_second_look(tally.proxy)
     with run.executes() as first:
         assert second.reached.wait(PATIENCE), first.log()
         first.kill()
@@ -284,6 +264,32 @@ def test_webhook_that_comes_before_the_suspension_is_lost_and_the_resumer_finds_
     run.resumed_when_over()
     assert run.ends() == GOOD
     run.once_and_nothing_left()
+
+
+def test_webhook_that_comes_twice_resumes_once(start: Start, tally: Tally) -> None:
+    run = start()
+    run.suspends()
+    tally.open_gate()
+    tally.settle()
+    with ThreadPoolExecutor(2) as pool:
+        for click in [pool.submit(run.click) for _ in range(2)]:
+            click.result()
+    assert run.state == "Resuming"
+    assert run.ends() == GOOD
+    run.click()  # and once more, long after
+    assert run.state == "Completed"
+    run.once_and_nothing_left()
+
+
+def test_runs_whose_data_is_gone_end_the_wait_as_lost(start: Start, tally: Tally) -> None:
+    handles = start_runs("counted", [{**GATED, "tag": tag} for tag in TAGS], credentials=tally.block)
+    run = start(flows.waits_for, given=[handle.model_dump(mode="json") for handle in handles])
+    run.suspends()
+    tally.clear()  # as when a deployment is set up anew
+    entry = entry_of(one_pass(), run.id)
+    assert entry is not None
+    assert (entry.action, entry.left) == ("resume", 0)
+    assert run.ends() == ["lost"] * flows.RUNS
 
 
 def test_two_resumers_at_once_resume_once(start: Start, tally: Tally) -> None:

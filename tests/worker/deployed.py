@@ -64,10 +64,10 @@ def scattered() -> None:
     time.sleep(600)
 
 
-@with_finalizer(BLOCK, lease_seconds=LEASE_SECONDS)
+@with_finalizer(parameter="block", lease_seconds=LEASE_SECONDS)
 @flow
-def sleeper(webhook: str | None = None) -> list[str]:
+def sleeper(webhook: str | None = None, block: str = BLOCK) -> list[str]:
     """Start a run that goes on for long, wait for it without a process, and tell what it came to."""
-    handle = start_run("worker", {"sleep": 600}, credentials=BLOCK, webhook=webhook)
+    handle = start_run("worker", {"sleep": 600}, credentials=block, webhook=webhook)
     suspend_until_ended([handle], stay_seconds=0)
     return [str(result.status) for result in join_runs([handle], on_failure="collect")]
