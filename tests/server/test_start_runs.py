@@ -299,11 +299,12 @@ def test_second_attempt_adopts_although_the_first_gave_some_back(
 
 
 def test_zombie_stops_and_leaves_the_runs_to_its_successor(
-    through_proxy: LangGraphCredentials,
     proxy: Proxy,
     credentials: LangGraphCredentials,
     client: SyncLangGraphClient,
 ) -> None:
+    # However long it is held, it goes on and does not give up: that would be a retry of its task.
+    held = LangGraphCredentials(url=proxy.url, patience_seconds=300, timeout_seconds=300)
     hold = Hold()
     proxy.on("GET", THREAD, hold)
     mark, key, count = new_mark(), uuid.uuid4().hex, CHUNK + 30
@@ -314,12 +315,12 @@ def test_zombie_stops_and_leaves_the_runs_to_its_successor(
         )
 
     with ThreadPoolExecutor() as pool:
-        zombie = pool.submit(start, through_proxy)
+        zombie = pool.submit(start, held)
         assert hold.reached.wait(PATIENCE)
         handles = start(credentials)
         hold.release()
         with pytest.raises(TakenOverError, match="This one starts no more"):
-            zombie.result(60)
+            zombie.result(PATIENCE)
     origins = Counter(handle.origin for handle in handles)
     assert origins == {"adopted": CHUNK, "started": 30}
     assert len(threads_of(client, mark)) == count
@@ -327,11 +328,12 @@ def test_zombie_stops_and_leaves_the_runs_to_its_successor(
 
 
 def test_request_of_a_zombie_that_arrives_late_leaves_no_second_run(
-    through_proxy: LangGraphCredentials,
     proxy: Proxy,
     credentials: LangGraphCredentials,
     client: SyncLangGraphClient,
 ) -> None:
+    # However long it is held, it goes on and does not give up: that would be a retry of its task.
+    held = LangGraphCredentials(url=proxy.url, patience_seconds=300, timeout_seconds=300)
     hold = Hold()
     proxy.on("POST", BATCH, hold)
     mark, key, count = new_mark(), uuid.uuid4().hex, 20
@@ -341,12 +343,12 @@ def test_request_of_a_zombie_that_arrives_late_leaves_no_second_run(
         return start_runs("worker", inputs, credentials=block, metadata=mark, idempotency_key=key)
 
     with ThreadPoolExecutor() as pool:
-        zombie = pool.submit(start, through_proxy)
+        zombie = pool.submit(start, held)
         assert hold.reached.wait(PATIENCE)
         handles = start(credentials)
         hold.release()
         with pytest.raises(TakenOverError):
-            zombie.result(60)
+            zombie.result(PATIENCE)
     assert {handle.origin for handle in handles} == {"started"}
     # The server took the late ones too, which are cancelled and deleted; nobody waits for them.
     assert {thread["thread_id"] for thread in threads_of(client, mark)} == {
