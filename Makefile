@@ -32,7 +32,7 @@ demo: install ## Run agents on an embedded LangGraph server and an embedded Pref
 	@echo "make demo: running examples/demo.py"
 	@exec $(IN_VENV)/python examples/demo.py
 
-# Coverage costs a third of the tests' own time, and is of the whole: COVERAGE=yes, as .ci/run has it.
+# Coverage costs a third of the tests' own time: COVERAGE=yes, for `make test` and for .ci/run.
 test: install system ## Run the tests, against real servers on free ports
 	@echo "make test: running pytest"
 	@exec $(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10 \
