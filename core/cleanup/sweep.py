@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from prefect_langgraph.cleanup.find import Owned, OwnedThread, Tags, find_owned,
 from prefect_langgraph.cleanup.models import SweepEntry
 from prefect_langgraph.cleanup.release import ReleaseReport, release_owned
 from prefect_langgraph.cleanup.verdict import FlowRunFacts, HeartbeatFacts, Left, Verdict, judge
+from prefect_langgraph.logs import counted
 from prefect_langgraph.ownership.heartbeat import HEARTBEAT_ATTEMPT, HEARTBEAT_SECONDS, is_heartbeat
 from prefect_langgraph.ownership.tags import FLOW_RUN_ID, ROOT_FLOW_RUN_ID
 from prefect_langgraph.transport.deadline import Deadline
@@ -93,11 +95,12 @@ async def sweep_deployment(
     else:
         report = await release_owned(deployment, mine, cancel_runs=True, deadline=deadline)
     parts = mine.by(lambda tags: str(tags[FLOW_RUN_ID]))
+    busy = Counter(thread.tags[FLOW_RUN_ID] for thread in everything.threads if thread.status == "busy")
     entries = [
         _entry(
             left.flow_run_id,
             known[left.flow_run_id],
-            verdicts[left.flow_run_id],
+            _with_busy(verdicts[left.flow_run_id], busy[left.flow_run_id]),
             parts.get(left.flow_run_id, Owned()),
             report,
             deployment.url,
@@ -105,6 +108,13 @@ async def sweep_deployment(
         for left in lefts
     ]
     return entries, list(report.failures)
+
+
+def _with_busy(verdict: Verdict, number: int) -> Verdict:
+    """A verdict that says what a flow run still waits for, if it is kept for that."""
+    if verdict.action != "keep" or not number:
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}, with {counted(number, 'busy thread')}")
 
 
 def _without_recent(owned: Owned, since: datetime) -> Owned:

@@ -31,6 +31,7 @@ from faults.tally import Tally
 from prefect_langgraph import (
     LangGraphAssistant,
     LangGraphCredentials,
+    afan_out,
     fan_out,
     run_assistant,
     start_runs,
@@ -412,7 +413,9 @@ def test_sweep_without_grace_takes_nothing_from_a_suspended_flow_run(
 ) -> None:
     run = start()
     run.suspends()
-    sweep(tally.block, grace_seconds=0)
+    kept = sweep(tally.block, grace_seconds=0).kept
+    [reason] = [entry.reason for entry in kept if entry.flow_run_id == str(run.id)]
+    assert reason == f"is Suspended, with {flows.RUNS} busy threads"
     run.click()
     sweep(tally.block, grace_seconds=0)
     run.suspends()
@@ -554,9 +557,12 @@ def released_by_a_pass(run: Suspended) -> ResumeEntry:
 # Flows of the package
 
 
-def test_fan_out_suspends_once_all_are_started_and_reports_all(start: Start, tally: Tally) -> None:
+@pytest.mark.parametrize("flow", [fan_out, afan_out])
+def test_fan_out_suspends_once_all_are_started_and_reports_all(
+    start: Start, tally: Tally, flow: Flow[..., Any]
+) -> None:
     given = [{**GATED, "tag": tag} for tag in TAGS]
-    run = start(fan_out, assistant_id="counted", inputs=given, wait="suspend", stay_seconds=0)
+    run = start(flow, assistant_id="counted", inputs=given, wait="suspend", stay_seconds=0)
     run.suspends()
     run.resumed_when_over()
     result = run.ends()
@@ -564,10 +570,14 @@ def test_fan_out_suspends_once_all_are_started_and_reports_all(start: Start, tal
     run.once_and_nothing_left()
 
 
-def test_saved_assistant_is_run_without_a_process(start: Start, tally: Tally) -> None:
-    LangGraphAssistant(credentials=LangGraphCredentials.load(tally.block), assistant_id="counted").save(
-        tally.block
+@pytest.mark.parametrize("saved", [True, False], ids=["saved credentials", "credentials of its own"])
+def test_saved_assistant_is_run_without_a_process(start: Start, tally: Tally, saved: bool) -> None:
+    credentials = (
+        LangGraphCredentials.load(tally.block)
+        if saved
+        else LangGraphCredentials(url=tally.proxy.url, patience_seconds=5)
     )
+    LangGraphAssistant(credentials=credentials, assistant_id="counted").save(tally.block)
     run = start(run_assistant, input=GATED, wait="suspend", stay_seconds=0)
     run.suspends()
     run.resumed_when_over()
