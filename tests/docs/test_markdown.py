@@ -155,6 +155,19 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name)
+def test_every_row_of_a_page_is_in_a_table(page: Path) -> None:
+    lines = ["", *page.read_text(encoding="utf-8").splitlines(), ""]
+    firsts = [
+        number
+        for number in range(1, len(lines) - 1)
+        if lines[number].startswith("|") and not lines[number - 1].startswith("|")
+    ]
+    # A table begins with its head and a rule; rows after a blank line are shown with their pipes.
+    cut = [number for number in firsts if not re.fullmatch(r"[|:\- ]+", lines[number + 1])]
+    assert cut == []
+
+
 def test_readme_names_every_task_and_flow() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     public = {name: getattr(prefect_langgraph, name) for name in prefect_langgraph.__all__}
