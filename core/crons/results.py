@@ -192,13 +192,10 @@ class CronRuns:
             self._watches[handle.run_id] = (handle, asyncio.create_task(watch))
 
     def _run_handle(self, thread_id: str, run_id: str) -> RunHandle:
-        handle = self.handle
-        return RunHandle(
-            run_id=run_id,
-            thread_id=thread_id,
-            assistant_id=handle.assistant_id,
-            url=handle.url,
-            credentials=handle.credentials,
+        return self._context.deployment.handle(
+            run_id,
+            thread_id,
+            self.handle.assistant_id,
             owns_thread=self._request.thread_id is None,
         )
 

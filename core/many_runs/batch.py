@@ -570,17 +570,9 @@ class BatchStarter:
     def _set_handle(
         self, item: Item, run_id: str, thread_id: str, key: str | None, origin: Origin
     ) -> None:
-        connection = self._deployment.connection
         self._deployment.part(Poller).note_started(run_id)
-        item.handle = RunHandle(
-            run_id=run_id,
-            thread_id=thread_id,
-            assistant_id=item.request.assistant_id,
-            url=connection.url,
-            credentials=connection.name,
-            key=key,
-            owns_thread=True,
-            origin=origin,
+        item.handle = self._deployment.handle(
+            run_id, thread_id, item.request.assistant_id, key=key, owns_thread=True, origin=origin
         )
 
     # -- adopting --------------------------------------------------------------------------------

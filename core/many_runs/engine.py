@@ -348,15 +348,7 @@ class FanOut:
             await asyncio.wait(waits)
 
     def _no_handle(self, item: Item) -> RunHandle:
-        connection = self._context.deployment.connection
-        return RunHandle(
-            run_id="",
-            thread_id="",
-            assistant_id=item.request.assistant_id,
-            url=connection.url,
-            credentials=connection.name,
-            key=item.text,
-        )
+        return self._context.deployment.handle("", "", item.request.assistant_id, key=item.text)
 
     def _not_started(self, item: Item) -> RunResult:
         handle = self._no_handle(item)

@@ -239,12 +239,10 @@ class Starter:
         return self._handle(thread_id, run_id, None, "started")
 
     def _handle(self, thread_id: str, run_id: str, key: str | None, origin: Origin) -> RunHandle:
-        return RunHandle(
-            run_id=run_id,
-            thread_id=thread_id,
-            assistant_id=self._request.assistant_id,
-            url=self._deployment.url,
-            credentials=self._deployment.connection.name,
+        return self._deployment.handle(
+            run_id,
+            thread_id,
+            self._request.assistant_id,
             key=key,
             owns_thread=self._user_thread_id is None,
             origin=origin,

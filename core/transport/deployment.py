@@ -30,6 +30,7 @@ from prefect_langgraph.errors import (
     UnreachableError,
 )
 from prefect_langgraph.logs import run_logger
+from prefect_langgraph.models import Origin, RunHandle
 from prefect_langgraph.transport.answers import refuse_strange_answer
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
@@ -149,6 +150,28 @@ class Deployment:
     def url(self) -> str:
         """The deployment's address."""
         return self.connection.url
+
+    def handle(
+        self,
+        run_id: str,
+        thread_id: str,
+        assistant_id: str,
+        *,
+        key: str | None = None,
+        owns_thread: bool = False,
+        origin: Origin = "started",
+    ) -> RunHandle:
+        """The handle of a run on this deployment."""
+        return RunHandle(
+            run_id=run_id,
+            thread_id=thread_id,
+            assistant_id=assistant_id,
+            url=self.url,
+            credentials=self.connection.name,
+            key=key,
+            owns_thread=owns_thread,
+            origin=origin,
+        )
 
     def patience(self) -> Deadline:
         """A deadline for one call that has none: it waits out what is transient, for so long."""
