@@ -137,7 +137,7 @@ def test_sweep_report_says_what_it_released_and_what_it_left(
     left, mine = rows["forgot its run"], rows["morning round"]
     assert [left[name] for name in ("action", "crons", "runs", "threads")] == ["release", "0", "1", "1"]
     assert left["why"].startswith("is Completed, ")
-    assert (mine["action"], mine["why"]) == ("keep", "is Running")
+    assert (mine["action"], mine["why"]) == ("keep", "is Running, with 1 busy thread")
     # Its conversation is kept for whoever goes on with it.
     assert rows["research ants"]["action"] == "nothing to release"
 
