@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ThreadBusyError,
         UnreachableError,
     )
+    from prefect_langgraph.flows.approvals import aask_interrupts, ask_interrupts
     from prefect_langgraph.flows.cron_window import cron_window
     from prefect_langgraph.flows.fan_out import afan_out, fan_out
     from prefect_langgraph.flows.finalizer import with_finalizer
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from prefect_langgraph.flows.suspension import asuspend_until_ended, suspend_until_ended
     from prefect_langgraph.flows.sweep import asweep, sweep
     from prefect_langgraph.headers import HeaderPolicy
-    from prefect_langgraph.models import RunHandle, RunItem, RunStatus, StreamPart
+    from prefect_langgraph.models import Answer, Question, RunHandle, RunItem, RunStatus, StreamPart
     from prefect_langgraph.results import FanOutResult, FanOutUsage, RunFailure, RunResult, Usage
     from prefect_langgraph.schedules import next_fires
     from prefect_langgraph.suspension.models import ResumeEntry, ResumeReport
@@ -130,6 +131,7 @@ _HOMES = {
         "ThreadBusyError",
         "UnreachableError",
     ),
+    "flows.approvals": ("aask_interrupts", "ask_interrupts"),
     "flows.cron_window": ("cron_window",),
     "flows.fan_out": ("afan_out", "fan_out"),
     "flows.finalizer": ("with_finalizer",),
@@ -139,7 +141,7 @@ _HOMES = {
     "flows.suspension": ("asuspend_until_ended", "suspend_until_ended"),
     "flows.sweep": ("asweep", "sweep"),
     "headers": ("HeaderPolicy",),
-    "models": ("RunHandle", "RunItem", "RunStatus", "StreamPart"),
+    "models": ("Answer", "Question", "RunHandle", "RunItem", "RunStatus", "StreamPart"),
     "results": ("FanOutResult", "FanOutUsage", "RunFailure", "RunResult", "Usage"),
     "schedules": ("next_fires",),
     "cleanup.models": ("SweepEntry", "SweepReport"),
@@ -197,6 +199,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Answer",
     "AuthenticationError",
     "CronHandle",
     "CronPlan",
@@ -214,6 +217,7 @@ __all__ = [
     "LangGraphError",
     "LangGraphRun",
     "NotFoundError",
+    "Question",
     "RateLimitedError",
     "ResumeEntry",
     "ResumeReport",
@@ -237,6 +241,7 @@ __all__ = [
     "UnreachableError",
     "Usage",
     "__version__",
+    "aask_interrupts",
     "acancel_run",
     "acancel_runs",
     "acreate_cron",
@@ -254,6 +259,7 @@ __all__ = [
     "arun_on_thread",
     "arun_stateless",
     "asearch_crons",
+    "ask_interrupts",
     "astart_run",
     "astart_runs",
     "astream_run",

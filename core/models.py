@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
@@ -177,3 +178,67 @@ class StreamPart(OneValue, Model):  # type: ignore[misc]
         other objects.
         """
         return ()
+
+
+AnswerKind = Literal["decisions", "decision", "inbox", "value", "go on"]
+"""How a graph wants to be answered.
+
+`decisions`: langchain's middleware, one list for all tool calls of an interrupt. `decision`: the same,
+an interrupt for each tool call. `inbox`: Agent Inbox. `value`: whatever the graph takes. `go on`: a
+static breakpoint, which takes no answer.
+"""
+
+
+class Question(OneValue, Model):  # type: ignore[misc]
+    """What a run that stopped at an interrupt wants to know.
+
+    Attributes:
+        title: In a few words: the tool that is to be called, or the beginning of the question.
+        text: What the agent says, untrusted.
+        tool: The tool that is to be called, or None.
+        arguments: Those it is to be called with, or None.
+        allowed: The decisions, or the values, to choose from; empty where the answer is free.
+        run_id: The run that asks.
+        thread_id: Its thread.
+        interrupt_id: The interrupt, or None at a static breakpoint.
+        assistant_id: The assistant, as it was asked for.
+        index: Which of the questions of one interrupt.
+        kind: How the graph wants to be answered.
+        response_schema: The JSON Schema that an answer is held against, where the graph gives one.
+
+    Example:
+        >>> question = Question(title="Send it?", allowed=("yes", "no"))
+        >>> question.kind
+        'value'
+    """
+
+    title: str
+    text: str = Field(default="", repr=False)
+    tool: str | None = None
+    arguments: dict[str, Any] | None = Field(default=None, repr=False)
+    allowed: tuple[str, ...] = ()
+    run_id: str = ""
+    thread_id: str = ""
+    interrupt_id: str | None = None
+    assistant_id: str = ""
+    index: int = 0
+    kind: AnswerKind = "value"
+    response_schema: dict[str, Any] | None = Field(default=None, repr=False)
+
+
+class Answer(OneValue, Model):  # type: ignore[misc]
+    """A question that was answered, and the run that was told.
+
+    Attributes:
+        question: The question.
+        reply: What was sent, as the graph takes it.
+        answered_by: The name that was given, as stated.
+        answered_at: When.
+        run_id: The run that goes on with the answer.
+    """
+
+    question: Question
+    reply: Any = Field(default=None, repr=False)
+    answered_by: str
+    answered_at: datetime
+    run_id: str

@@ -20,7 +20,7 @@ from prefect_langgraph.errors import (
     RunLostError,
     RunTimeoutError,
 )
-from prefect_langgraph.models import Model, Origin, RunHandle, RunStatus
+from prefect_langgraph.models import Answer, Model, Origin, RunHandle, RunStatus
 
 _REASONS, _ALIKE, _REASON_CHARACTERS = 3, 3, 120
 
@@ -131,12 +131,17 @@ class RunResult(Model):
 class FanOutResult(Model, Sequence[RunResult]):
     """The results of many runs, in input order.
 
+    Attributes:
+        results: One for each.
+        answers: What people were asked on the way, and answered: see `ask_interrupts`.
+
     Example:
         >>> FanOutResult(results=()).counts
         {}
     """
 
     results: tuple[RunResult, ...] = Field(default_factory=tuple)
+    answers: tuple[Answer, ...] = Field(default_factory=tuple)
 
     @overload
     def __getitem__(self, index: int) -> RunResult: ...

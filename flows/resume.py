@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 from prefect.runtime import flow_run
 
+from prefect_langgraph.approvals.asking import Attendant
 from prefect_langgraph.blocks.assistant import LangGraphAssistant
 from prefect_langgraph.blocks.credentials import DEFAULT_BLOCK, resolve, resolve_for
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
@@ -61,10 +62,37 @@ async def _known(names: Sequence[str] | None) -> list[Deployment]:
     return found
 
 
-def resumer_of(credentials: str | list[str] | None, *, dry_run: bool = False) -> Resumer:
-    """A resumer that finds deployments by saved blocks."""
-    names = names_of(credentials)
-    return Resumer(connect, names, dry_run, partial(_known, names))
+class Passes:
+    """Looks after suspended flow runs: those that wait for runs, and those that ask people.
+
+    Args:
+        names: Only those whose runs are on the deployments of these blocks; None is all.
+        dry_run: True touches nothing.
+    """
+
+    def __init__(self, names: Sequence[str] | None, *, dry_run: bool) -> None:
+        self._resumer = Resumer(connect, names, dry_run, partial(_known, names))
+        self._attendant = Attendant(connect, names, dry_run=dry_run)
+
+    async def one_pass(self) -> ResumeReport:
+        """Look at every suspended flow run once.
+
+        Raises:
+            httpx.HTTPError: Prefect could not be asked.
+            PrefectException: The same.
+        """
+        report = await self._resumer.one_pass()
+        entries, failures = await self._attendant.one_pass()
+        return ResumeReport(
+            dry_run=report.dry_run,
+            entries=(*report.entries, *entries),
+            failures=tuple(dict.fromkeys([*report.failures, *failures])),
+        )
+
+
+def resumer_of(credentials: str | list[str] | None, *, dry_run: bool = False) -> Passes:
+    """Passes that find deployments by saved blocks."""
+    return Passes(names_of(credentials), dry_run=dry_run)
 
 
 async def _resume(credentials: str | list[str] | None, *, dry_run: bool) -> ResumeReport:

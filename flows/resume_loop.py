@@ -13,9 +13,9 @@ import httpx
 from prefect.exceptions import PrefectException
 
 from prefect_langgraph.errors import LangGraphError
-from prefect_langgraph.flows.resume import lines, resumer_of, sentence
+from prefect_langgraph.flows.resume import Passes, lines, resumer_of, sentence
 from prefect_langgraph.suspension.models import ResumeReport
-from prefect_langgraph.suspension.resumer import Resumer, show_sign_of_life
+from prefect_langgraph.suspension.resumer import show_sign_of_life
 from prefect_langgraph.transport.loop import io_loop
 
 PASS_SECONDS = 300.0
@@ -89,7 +89,7 @@ class ResumeLoop:
             await self._pass(resumer)
             await asyncio.sleep(self._every_seconds)
 
-    async def _pass(self, resumer: Resumer) -> None:
+    async def _pass(self, resumer: Passes) -> None:
         try:
             async with asyncio.timeout(PASS_SECONDS):
                 report = await resumer.one_pass()

@@ -31,7 +31,8 @@ def check_stay(stay_seconds: float) -> None:
         )
 
 
-async def _contexts(handles: Sequence[RunHandle], credentials: Credentials) -> join.Contexts:
+async def contexts_of(handles: Sequence[RunHandle], credentials: Credentials) -> join.Contexts:
+    """The context that each handle needs."""
     if isinstance(handles, RunHandle) or not all(isinstance(item, RunHandle) for item in handles):
         raise InvalidRequestError("handles: give a list of RunHandles, as start_runs returns it.")
     return {
@@ -49,7 +50,7 @@ async def _suspend_until_ended(
 ) -> list[RunHandle]:
     check_stay(stay_seconds)
     deadline = Deadline.after(max_wait_seconds)
-    contexts = await _contexts(handles, credentials)
+    contexts = await contexts_of(handles, credentials)
     if not handles:
         return []
     first = next(iter(contexts.values()))

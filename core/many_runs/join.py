@@ -61,7 +61,7 @@ async def join_many(
         return FanOutResult()
     errors: dict[int, DeploymentError] = {}
     try:
-        found = await _wait_all(contexts, handles, on_failure, deadline, on_result, errors)
+        found = await wait_all(contexts, handles, on_failure, deadline, on_result, errors)
     except LangGraphError as error:
         raise await ended_by(error, contexts, handles, on_timeout) from error.__cause__
     return await conclude(
@@ -152,7 +152,7 @@ async def _cancel_late(contexts: Contexts, handles: Sequence[RunHandle]) -> Sequ
     return cancelled if cancelled is not None else [None] * len(handles)
 
 
-async def _wait_all(
+async def wait_all(
     contexts: Contexts,
     handles: Sequence[RunHandle],
     on_failure: OnFailure,

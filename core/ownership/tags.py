@@ -37,6 +37,9 @@ ATTEMPT = "prefect_attempt"
 SUSPENDED = "prefect_suspended"
 """On a throw-away thread without a run: its flow run was suspended at least once, and may end so."""
 
+ANSWERS = "prefect_answers"
+"""On a run that goes on with a person's answer: the run that asked."""
+
 TAG_PREFIX = "prefect_"
 
 FINALIZER_MARK = "prefect_langgraph_finalizer"

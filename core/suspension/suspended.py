@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -26,6 +26,9 @@ from prefect_langgraph.transport.paging import each
 
 SUSPENDED = "Suspended"
 
+FORM_PREFIX = "langgraph-form-"
+"""Begins the keys of pauses that ask a person: their forms are the business of `approvals`."""
+
 RESUMER_PASSED = "langgraph.resumer.passed"
 """An event: by it the doctor knows that there is a resumer, of whichever kind."""
 
@@ -35,8 +38,15 @@ RESUMER_MINUTES = 10
 _PAGE = 200  # what Prefect answers for at once, unless it was set otherwise
 
 
-async def suspended_flow_runs(client: PrefectClient) -> list[FlowRun]:
-    """The flow runs that are suspended with a pause key of ours, and not for a form."""
+async def suspended_flow_runs(
+    client: PrefectClient, ours: Callable[[State[Any] | None], bool] | None = None
+) -> list[FlowRun]:
+    """The flow runs that are suspended with a pause key of ours, and not for a form.
+
+    Args:
+        client: For Prefect.
+        ours: Which to give instead, by their states.
+    """
     wanted = FlowRunFilter(
         state=FlowRunFilterState(
             type=FlowRunFilterStateType(any_=[StateType.PAUSED]),
@@ -52,7 +62,7 @@ async def suspended_flow_runs(client: PrefectClient) -> list[FlowRun]:
         offset += len(page)
         found |= {row.id: row for row in page}
         if not page:
-            return [row for row in found.values() if waits_for_runs(row.state)]
+            return [row for row in found.values() if (ours or waits_for_runs)(row.state)]
 
 
 def waits_for_runs(state: State[Any] | None) -> bool:
@@ -62,6 +72,15 @@ def waits_for_runs(state: State[Any] | None) -> bool:
         and state.type is StateType.PAUSED
         and record_name(state.state_details.pause_key) is not None
         and state.state_details.run_input_keyset is None
+    )
+
+
+def asks_a_person(state: State[Any] | None) -> bool:
+    """True of the state of a flow run that `ask_interrupts` has suspended or paused for a form."""
+    return (
+        state is not None
+        and state.type is StateType.PAUSED
+        and (state.state_details.pause_key or "").startswith(FORM_PREFIX)
     )
 
 
@@ -119,10 +138,19 @@ async def suspend_again(client: PrefectClient, flow_run_id: UUID) -> bool:
         return False
     # Resumed before the worker told of the old process: no new one has begun.
     before = [state for state in newest_first[1:] if state.type is not StateType.SCHEDULED]
-    name = record_name(before[0].state_details.pause_key) if before else None
-    if name is None or not waits_for_runs(before[0]):
+    if not before or before[0].name != SUSPENDED:
         return False
-    await client.set_flow_run_state(flow_run_id, Suspended(pause_key=new_pause_key(name)), force=True)
+    details = before[0].state_details
+    name = record_name(details.pause_key)
+    if name is not None and waits_for_runs(before[0]):
+        again: State[Any] = Suspended(pause_key=new_pause_key(name))
+    elif asks_a_person(before[0]):
+        # The very same: what was answered under it is found again.
+        form = {"run_input_keyset": details.run_input_keyset}
+        again = Suspended(pause_key=details.pause_key, state_details=form)
+    else:
+        return False
+    await client.set_flow_run_state(flow_run_id, again, force=True)
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -219,7 +219,7 @@ class Wait:
                 self._record = await storage.save(client, self._flow_run_id, self._record)
             if self._is_late:
                 return
-            await self._mark()
+            await mark(self._owner, [group.deployment for group in self._groups], self._logger)
             await asuspend_flow_run(key=new_pause_key(self._record.name))
         except Pause as pause:
             await self._look_again(pause)
@@ -233,26 +233,6 @@ class Wait:
         except RuntimeError as error:
             # Prefect's word for a flow run that may not suspend, such as one whose deployment is gone.
             self._obstacle = f"Prefect says {error}"
-
-    async def _mark(self) -> None:
-        """Leave a thread on each deployment by which the resumer finds the flow run, whatever comes.
-
-        Prefect runs no hook for a flow run that is cancelled, fails or is deleted while suspended.
-        """
-        thread_id = thread_id_of(f"{SUSPENDED}:{self._owner.flow_run_id}")
-        metadata = {**self._owner.tags(owns_thread=True), SUSPENDED: True}
-        for deployment in dict.fromkeys(group.deployment for group in self._groups):
-            threads = deployment.client.threads
-            try:
-                await deployment.send(
-                    lambda: threads.create(  # noqa: B023 - awaited in this turn
-                        thread_id=thread_id, if_exists="do_nothing", metadata=metadata
-                    ),
-                    doing="mark the suspended flow run",
-                    deadline=Deadline.after(MARK_SECONDS),
-                )
-            except DeploymentError as error:
-                self._logger.info("The flow run suspends without a mark (%s)", type(error).__name__)
 
     async def _look_again(self, pause: Pause) -> None:
         """Resume this flow run when its runs ended while it was being suspended."""
@@ -268,3 +248,24 @@ class Wait:
             self._logger.info(
                 "Could not look again after suspending (%s): the resumer will", type(error).__name__
             )
+
+
+async def mark(owner: Owner, deployments: Iterable[Deployment], logger: LoggerOrAdapter) -> None:
+    """Leave a thread on each deployment by which the resumer finds the flow run, whatever comes.
+
+    Prefect runs no hook for a flow run that is cancelled, fails or is deleted while suspended.
+    """
+    thread_id = thread_id_of(f"{SUSPENDED}:{owner.flow_run_id}")
+    metadata = {**owner.tags(owns_thread=True), SUSPENDED: True}
+    for deployment in dict.fromkeys(deployments):
+        threads = deployment.client.threads
+        try:
+            await deployment.send(
+                lambda: threads.create(  # noqa: B023 - awaited in this turn
+                    thread_id=thread_id, if_exists="do_nothing", metadata=metadata
+                ),
+                doing="mark the suspended flow run",
+                deadline=Deadline.after(MARK_SECONDS),
+            )
+        except DeploymentError as error:
+            logger.info("The flow run suspends without a mark (%s)", type(error).__name__)

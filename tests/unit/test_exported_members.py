@@ -17,12 +17,14 @@ import prefect_langgraph
 
 BLOCKS = {"LangGraphAssistant", "LangGraphCredentials", "LangGraphRun"}
 MODELS = {
+    "Answer",
     "CronHandle",
     "CronPlan",
     "CronSpec",
     "FanOutResult",
     "FanOutUsage",
     "HeaderPolicy",
+    "Question",
     "ResumeEntry",
     "ResumeReport",
     "RunFailure",
@@ -81,7 +83,7 @@ TASKS = {
 }
 FLOWS = {"fan_out", "resume_waiting", "sweep"}
 FLOWS_WITHOUT_TWIN = {"cron_window", "reconcile_crons_flow", "run_assistant"}
-FUNCTIONS = {"suspend_until_ended"}
+FUNCTIONS = {"ask_interrupts", "suspend_until_ended"}
 HELPERS = {"next_fires", "temporary_cron", "with_finalizer"}
 TWINS = {f"a{name}" for name in TASKS | FLOWS | FUNCTIONS}
 PUBLIC = {

@@ -1,0 +1,241 @@
+"""One form in front of a person: a flow run suspends for it, or its process waits.
+
+Prefect stores what its UI makes a form of only after the flow run has suspended, and a process that
+ends in between leaves a form that nobody can see. So the form is stored before, under a name of our
+own, and the `Attendant`, which looks after suspended flow runs, shows it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import Pause, PrefectException
+from prefect.flow_runs import asuspend_flow_run
+from prefect.states import Paused, Scheduled
+
+from prefect_langgraph.approvals import storage
+from prefect_langgraph.approvals.present import still_asks
+from prefect_langgraph.approvals.record import AT_DEADLINE, ELSEWHERE, Form
+from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.logs import LoggerOrAdapter, counted
+from prefect_langgraph.ownership.owner import Owner
+from prefect_langgraph.runs.poller import interval
+from prefect_langgraph.suspension.models import ResumeEntry
+from prefect_langgraph.suspension.record import Target
+from prefect_langgraph.suspension.resumer import ASK_SECONDS, NO_DEPLOYMENT, Connect
+from prefect_langgraph.suspension.suspended import (
+    asks_a_person,
+    fail,
+    suspended_flow_runs,
+    without_deployment,
+)
+from prefect_langgraph.suspension.verdict import Verdict
+from prefect_langgraph.suspension.wait import mark
+from prefect_langgraph.transport.deployment import Deployment
+from prefect_langgraph.transport.paging import each
+
+SHOWN_SECONDS = 15.0
+"""How long after its suspension a process may need to show its form itself."""
+
+LOOK_EVERY_SECONDS = 10.0
+"""How often it is looked whether somebody answered elsewhere, while a process waits."""
+
+
+async def suspend_for(
+    form: Form, owner: Owner, deployment: Deployment, logger: LoggerOrAdapter
+) -> str | None:
+    """Suspend the flow run until the form was submitted. Why it cannot, where it cannot.
+
+    Raises:
+        Pause: Prefect's signal that ends the process of a flow run that has suspended.
+        httpx.HTTPError: Prefect could not be asked; the flow run goes on.
+    """
+    flow_run_id = UUID(owner.flow_run_id)
+    await mark(owner, [deployment], logger)
+    async with get_client() as client:
+        await storage.save(client, flow_run_id, form)
+    try:
+        await asuspend_flow_run(wait_for_input=form.model, key=form.name)
+    except RuntimeError as error:
+        return f"Prefect says {error}"
+    except (httpx.HTTPError, PrefectException):
+        # The answer may be lost, or the form may not have been stored, of a suspension that took place.
+        async with get_client() as client:
+            state = (await client.read_flow_run(flow_run_id)).state
+        if state is not None and asks_a_person(state):
+            raise Pause(state=state) from None
+        raise
+    return None
+
+
+async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: LoggerOrAdapter) -> None:
+    """Pause the flow run, and wait in its process until the form was submitted.
+
+    Raises:
+        LangGraphError: Prefect does not let the flow run pause.
+    """
+    flow_run_id = UUID(owner.flow_run_id)
+    async with get_client() as client:
+        await storage.save(client, flow_run_id, form)
+        state = Paused(pause_key=form.name, state_details={"run_input_keyset": storage.keyset_of(form)})
+        answer = await client.set_flow_run_state(flow_run_id, state)
+        if answer.status is not SetStateStatus.ACCEPT:
+            why = getattr(answer.details, "reason", None) or answer.status
+            raise LangGraphError(f"The flow run cannot ask a person: Prefect says {why}")
+        await storage.show(client, flow_run_id, form)
+        logger.info("The flow run is paused for a form: Resume it in Prefect's UI")
+        began, looked = time.monotonic(), time.monotonic()
+        while True:
+            await asyncio.sleep(interval(time.monotonic() - began))
+            try:
+                now = (await client.read_flow_run(flow_run_id)).state
+                if now is None or not asks_a_person(now):
+                    return
+                if form.deadline is not None and form.deadline <= datetime.now(UTC):
+                    await client.resume_flow_run(flow_run_id, form.without_person(AT_DEADLINE))
+                elif time.monotonic() - looked > LOOK_EVERY_SECONDS:
+                    looked = time.monotonic()
+                    if await is_over(form, deployment):
+                        await client.resume_flow_run(flow_run_id, form.without_person(ELSEWHERE))
+            except (httpx.HTTPError, PrefectException, LangGraphError) as error:
+                logger.info("Could not look whether the form was answered (%s)", type(error).__name__)
+
+
+async def is_over(form: Form, deployment: Deployment) -> bool:
+    """True when no thread of the form waits any more: all were answered elsewhere."""
+    threads = sorted({question.thread_id for question in form.questions})
+    return await still_asks(deployment, threads) == set()
+
+
+# -- looking after the forms of suspended flow runs ----------------------------------------------------
+
+
+@dataclass
+class _Open:
+    """A form that a flow run is suspended for."""
+
+    row: FlowRun
+    form: Form
+    is_over: bool = False
+
+
+class Attendant:
+    """Looks after the forms of suspended flow runs of one Prefect.
+
+    Args:
+        connect: Finds deployments.
+        names: Only the forms that lead to these blocks' deployments; None is all of them.
+        dry_run: True touches nothing.
+    """
+
+    def __init__(self, connect: Connect, names: Sequence[str] | None, *, dry_run: bool) -> None:
+        self._connect = connect
+        self._names = names
+        self._dry_run = dry_run
+        self._failures: list[str] = []
+
+    async def one_pass(self) -> tuple[list[ResumeEntry], list[str]]:
+        """Look at every form once: what was done about each, and what could not be done.
+
+        Raises:
+            httpx.HTTPError: Prefect could not be asked.
+            PrefectException: The same.
+        """
+        self._failures = []
+        async with get_client() as client:
+            found = await open_forms(client)
+            mine = [
+                _Open(row, form)
+                for row, form in found
+                if self._names is None or form.credentials in self._names
+            ]
+            by_target: dict[Target, list[_Open]] = {}
+            for one in mine:
+                by_target.setdefault(one.form.target, []).append(one)
+            await asyncio.gather(*(self._look(*part) for part in by_target.items()))
+            orphans = await without_deployment(client, [one.row for one in mine])
+            entries = await each(mine, lambda one: self._attend(client, one, orphans))
+        return entries, self._failures
+
+    async def _look(self, target: Target, part: Sequence[_Open]) -> None:
+        """Note which forms ask about nothing any more."""
+        threads = sorted({question.thread_id for one in part for question in one.form.questions})
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                asking = await still_asks(await self._connect(target), threads)
+        except (LangGraphError, TimeoutError) as error:
+            said = error.message if isinstance(error, LangGraphError) else "no answer in time"
+            whose = target.credentials or target.assistant
+            self._failures.append(f"{whose} ({target.url}) could not be asked: {said}")
+            return
+        for one in part:
+            ids = {question.thread_id for question in one.form.questions}
+            one.is_over = asking is not None and not ids & asking
+
+    async def _attend(self, client: PrefectClient, one: _Open, orphans: set[UUID]) -> ResumeEntry:
+        form, now = one.form, datetime.now(UTC)
+        verdict = Verdict("wait", f"{counted(len(form.questions), 'question')} for a person")
+        if one.row.id in orphans:
+            verdict = Verdict("fail", NO_DEPLOYMENT)
+        elif one.is_over:
+            verdict = Verdict("resume", "what it asks was answered elsewhere")
+        elif form.deadline is not None and form.deadline <= now:
+            verdict = Verdict("resume", "nobody answered until its deadline")
+        if not self._dry_run:
+            try:
+                verdict = await self._carry_out(client, one, verdict)
+            except httpx.HTTPError as error:
+                said = f"Prefect could not be asked ({type(error).__name__})"
+                self._failures.append(f"{one.row.name}: {said}")
+                verdict = Verdict("wait", said)
+        return ResumeEntry(
+            flow_run_id=str(one.row.id),
+            flow_run_name=one.row.name,
+            action=verdict.action,
+            reason=verdict.reason,
+            runs=len(form.totals),
+            left=0,
+            suspended_at=one.row.state.timestamp if one.row.state is not None else None,
+            deadline=form.deadline,
+        )
+
+    async def _carry_out(self, client: PrefectClient, one: _Open, verdict: Verdict) -> Verdict:
+        form, row = one.form, one.row
+        if verdict.action == "fail":
+            await fail(client, row.id, f"Suspended, and {NO_DEPLOYMENT}.")
+            return verdict
+        if await storage.has_response(client, row.id, form):
+            # Its process was killed after it had suspended, and Prefect told of that after the answer.
+            again = Scheduled(name="Resuming")
+            await client.set_flow_run_state(row.id, again, force=True)
+            return Verdict("resume", "it was answered")
+        since = row.state.timestamp if row.state is not None else datetime.now(UTC)
+        if datetime.now(UTC) - since > timedelta(seconds=SHOWN_SECONDS):
+            await storage.show(client, row.id, form)
+        if verdict.action == "resume":
+            name = ELSEWHERE if one.is_over else AT_DEADLINE
+            answer = await client.resume_flow_run(row.id, form.without_person(name))
+            if answer.status is not SetStateStatus.ACCEPT:
+                return Verdict("wait", str(getattr(answer.details, "reason", None) or answer.status))
+        return verdict
+
+
+async def open_forms(client: PrefectClient) -> list[tuple[FlowRun, Form]]:
+    """The flow runs that are suspended for a form, each with it."""
+    rows = await suspended_flow_runs(client, asks_a_person)
+
+    async def read(row: FlowRun) -> Form | None:
+        key = row.state.state_details.pause_key if row.state is not None else None
+        return await storage.load(client, row.id, key or "")
+
+    forms = await each(rows, read)
+    return [(row, form) for row, form in zip(rows, forms, strict=True) if form is not None]

@@ -1,0 +1,151 @@
+"""How a thread stands now, and the run that goes on with an answer.
+
+Only the present counts: the newest run of a thread is busy, has ended, or asks. An answer makes at most
+one run, which names the run that asked in its metadata: whoever comes later finds it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect_langgraph.approvals.replies import resume_of
+from prefect_langgraph.errors import NotFoundError, ThreadBusyError
+from prefect_langgraph.models import Question, RunHandle
+from prefect_langgraph.ownership.tags import ANSWERS
+from prefect_langgraph.results import RunResult
+from prefect_langgraph.runs import operations
+from prefect_langgraph.runs.call import Context
+from prefect_langgraph.runs.lookup import Lookup
+from prefect_langgraph.runs.request import RunRequest, open_interrupts
+from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deployment import Deployment
+
+_NEWEST = 10
+
+Row = Mapping[str, Any]
+
+
+async def newest_runs(deployment: Deployment, thread_id: str, deadline: Deadline) -> list[Row]:
+    """The newest runs of a thread, the newest first; none where there is no such thread."""
+    runs = deployment.client.runs
+    try:
+        return list(
+            await deployment.send(
+                lambda: runs.list(thread_id, limit=_NEWEST),
+                doing=f"look for the newest run of thread {thread_id}",
+                deadline=deadline,
+            )
+        )
+    except NotFoundError:
+        return []
+
+
+def of_row(deployment: Deployment, row: Row, before: RunHandle) -> RunHandle:
+    """The handle of a later run of a handle's thread, which is not the only one there."""
+    return deployment.handle(
+        str(row["run_id"]),
+        before.thread_id,
+        before.assistant_id,
+        key=None,
+        owns_thread=False,
+        origin="adopted",
+    )
+
+
+async def latest(deployment: Deployment, handle: RunHandle, deadline: Deadline) -> RunHandle:
+    """The newest run of the handle's thread: the handle itself where nobody has started another."""
+    rows = await newest_runs(deployment, handle.thread_id, deadline)
+    if not rows or rows[0]["run_id"] == handle.run_id:
+        return handle
+    return of_row(deployment, rows[0], handle)
+
+
+async def send(
+    context: Context,
+    handle: RunHandle,
+    replies: Sequence[tuple[Question, Any]],
+    deadline: Deadline,
+) -> tuple[RunHandle, bool]:
+    """Start the run that goes on with the answers to what a run asks, or adopt it.
+
+    Args:
+        context: The call's.
+        handle: The run that asks.
+        replies: The answers to all its questions.
+        deadline: The caller's.
+
+    Returns:
+        The run that is the thread's newest now, and whether it has these answers: False when somebody
+        else answered first, in which case nothing is sent.
+    """
+    deployment = context.deployment
+    while True:
+        rows = await newest_runs(deployment, handle.thread_id, deadline)
+        mine = [row for row in rows if (row.get("metadata") or {}).get(ANSWERS) == handle.run_id]
+        if mine:
+            return of_row(deployment, mine[0], handle), True
+        if not rows:
+            return handle, False  # gone: the join says so
+        if rows[0]["run_id"] != handle.run_id:
+            return of_row(deployment, rows[0], handle), False
+        request = RunRequest(
+            assistant_id=handle.assistant_id or str(rows[0]["assistant_id"]),
+            payload={**resume_of(replies), **_given(rows[0]), "multitask_strategy": "reject"},
+            metadata={ANSWERS: handle.run_id},
+        )
+        try:
+            started = await operations.start(
+                context,
+                request,
+                operation="answer",
+                thread_id=handle.thread_id,
+                deadline=deadline,
+                idempotency_key=f"{ANSWERS}:{handle.run_id}",
+            )
+        except ThreadBusyError:
+            continue  # somebody was faster: look again who
+        return started, True
+
+
+def _given(row: Row) -> dict[str, Any]:
+    """The context that the run which asks was started with; a server makes it of its config, too."""
+    kwargs = row.get("kwargs")
+    given = kwargs if isinstance(kwargs, Mapping) else {}
+    found: dict[str, Any] = {}
+    if isinstance(given.get("context"), Mapping) and given["context"]:
+        found["context"] = dict(given["context"])
+    return found
+
+
+async def left_open_after(
+    context: Context, result: RunResult, asked: Sequence[Question], deadline: Deadline
+) -> list[Question]:
+    """What a graph asks again, since it refused the answer: its questions that are still open.
+
+    The thread's row has lost them by then, so they come from what was asked.
+    """
+    threads = context.deployment.client.threads
+    thread_id = result.handle.thread_id
+    try:
+        state = await context.deployment.send(
+            lambda: threads.get_state(thread_id),
+            doing=f"read what thread {thread_id} waits for",
+            deadline=deadline,
+        )
+    except NotFoundError:
+        return []
+    waiting = set(open_interrupts(state))
+    return [
+        question.model_copy(update={"run_id": result.handle.run_id})
+        for question in asked
+        if question.interrupt_id in waiting
+    ]
+
+
+async def still_asks(deployment: Deployment, thread_ids: Sequence[str]) -> set[str] | None:
+    """Those of these threads that wait for an answer; None when the server cannot be asked so."""
+    rows = await deployment.part(Lookup).threads([*thread_ids], select=["thread_id", "status"])
+    if rows is None:
+        return None
+    return {row["thread_id"] for row in rows if row["status"] in ("interrupted", "error")}

@@ -1,0 +1,182 @@
+"""A form as it is kept in Prefect, and what was answered on the forms of a flow run. Pure.
+
+An answer is found by run and interrupt, never by its place in a form: a later execution of the flow run
+asks about whatever is open then.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from prefect.input import RunInput
+from pydantic import Field
+
+from prefect_langgraph.approvals.form import NAME, form_of, left_open, reply_in
+from prefect_langgraph.approvals.page import page_of
+from prefect_langgraph.approvals.replies import LEFT_OPEN, WrongReply, default_for
+from prefect_langgraph.models import Model, Question
+from prefect_langgraph.suspension.record import Target
+from prefect_langgraph.suspension.suspended import FORM_PREFIX
+
+AT_DEADLINE = "nobody until the deadline"
+ELSEWHERE = "nobody: answered elsewhere"
+"""In the name's field of forms that are submitted without a person."""
+
+QuestionKey = tuple[str, str | None, int]
+"""Run, interrupt, and which of its questions."""
+
+
+def key_of(question: Question) -> QuestionKey:
+    """What an answer to the question is found by."""
+    return question.run_id, question.interrupt_id, question.index
+
+
+class Form(Model):
+    """One form of a flow run.
+
+    Attributes:
+        name: Its key among the flow run's inputs, and the pause key of its pause.
+        asked_at: When it was made.
+        deadline: When it is submitted without a person; None is never.
+        questions: What it asks, as it may be kept in Prefect.
+        totals: How many questions each run asks in all.
+        reasons: Why an earlier answer did not do, by place.
+        has_default: True when `default` answers what nobody answers until the deadline.
+        default: The reply.
+        suspends: True when the flow run suspends for it, False when its process waits.
+        hidden: True when arguments and texts were taken out.
+        url: The deployment's address.
+        credentials: The saved block by which another process reaches it, or None.
+        assistant: The saved `LangGraphAssistant` block that leads there instead, or None.
+    """
+
+    version: int = 1
+    name: str
+    asked_at: datetime
+    deadline: datetime | None = None
+    questions: tuple[Question, ...]
+    totals: dict[str, int]
+    reasons: dict[int, str] = Field(default_factory=dict)
+    has_default: bool = False
+    default: Any = None
+    suspends: bool = True
+    hidden: bool = False
+    url: str
+    credentials: str | None = None
+    assistant: str | None = None
+
+    @property
+    def keyset_base(self) -> str:
+        """Begins the keys under which Prefect keeps the form and its response."""
+        return f"{'suspended' if self.suspends else 'paused'}-{self.name}"
+
+    @property
+    def page(self) -> str:
+        """The markdown above the fields."""
+        return page_of(self.questions, url=self.url, reasons=self.reasons, hidden=self.hidden)
+
+    @property
+    def model(self) -> type[RunInput]:
+        """The form as Prefect takes it."""
+        return form_of(self.questions, self.page)
+
+    @property
+    def target(self) -> Target:
+        """How another process reaches the deployment."""
+        return Target(url=self.url, credentials=self.credentials, assistant=self.assistant, runs=())
+
+    def without_person(self, name: str) -> dict[str, str]:
+        """Values that submit the form in a person's place."""
+        return left_open(self.questions, name)
+
+
+def new_form_name() -> str:
+    """A name that was never used. Inputs allow lower-case letters, digits and dashes."""
+    return f"{FORM_PREFIX}{uuid.uuid4().hex}"
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer that was given."""
+
+    reply: Any
+    answered_by: str
+    answered_at: datetime
+    is_default: bool = False
+
+
+@dataclass
+class Answers:
+    """What was asked and answered on the forms of one flow run.
+
+    Attributes:
+        given: The answers that can be sent.
+        refused: Why the last answer to a question cannot be sent.
+        questions: What was asked.
+        totals: How many questions each run asks.
+    """
+
+    given: dict[QuestionKey, Given] = field(default_factory=dict)
+    refused: dict[QuestionKey, str] = field(default_factory=dict)
+    questions: dict[QuestionKey, Question] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+
+    def to_run(self, run_id: str) -> list[tuple[Question, Given]] | None:
+        """The answers to all questions of a run; None while one of them is open."""
+        found = [(self.questions[key], given) for key, given in self.given.items() if key[0] == run_id]
+        return found if found and len(found) == self.totals.get(run_id) else None
+
+    def asked_of(self, run_id: str) -> list[Question]:
+        """What a run asked."""
+        return [question for key, question in self.questions.items() if key[0] == run_id]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The values that a form was submitted with."""
+
+    form: Form
+    values: Mapping[str, Any] | None
+    at: datetime | None
+
+
+def answers_of(forms: Iterable[Submitted]) -> Answers:
+    """What was answered; of two usable answers to one question the first counts."""
+    found = Answers()
+    for one in sorted(forms, key=lambda one: one.form.asked_at):
+        found.totals |= one.form.totals
+        for number, question in enumerate(one.form.questions, start=1):
+            key = key_of(question)
+            found.questions.setdefault(key, question)
+            if one.values is None or one.at is None or key in found.given:
+                continue
+            try:
+                reply = _reply(one, number, question)
+            except WrongReply as wrong:
+                found.refused[key] = str(wrong)
+                continue
+            if reply is not LEFT_OPEN:
+                by_default = (one.values or {}).get(NAME) == AT_DEADLINE
+                found.given[key] = Given(reply, _name(one), one.at, by_default)
+    return found
+
+
+def _reply(one: Submitted, number: int, question: Question) -> Any:
+    values, form = one.values or {}, one.form
+    if values.get(NAME) == AT_DEADLINE:
+        return default_for(question, form.default) if form.has_default else LEFT_OPEN
+    return reply_in(values, number, question)
+
+
+def _name(one: Submitted) -> str:
+    name = str((one.values or {}).get(NAME, ""))
+    return "default_reply" if name == AT_DEADLINE else name
+
+
+def still_to_ask(questions: Sequence[Question], answers: Answers) -> list[Question]:
+    """Those of these questions that have no answer."""
+    return [question for question in questions if key_of(question) not in answers.given]

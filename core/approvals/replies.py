@@ -1,0 +1,190 @@
+"""What is sent for an answer, checked before anything is sent. Pure.
+
+A reply is what answers one question. What answers an interrupt is made of the replies to all its
+questions, and what resumes a thread of the answers to all its interrupts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jsonschema
+import orjson
+from referencing.exceptions import Unresolvable
+
+from prefect_langgraph.approvals.questions import PLAIN, flat_fields
+from prefect_langgraph.models import Question
+
+LEFT_OPEN: Any = object()
+"""The reply of somebody who leaves a question for later."""
+
+_INBOX = {"approve": "accept", "edit": "edit", "reject": "ignore", "respond": "response"}
+
+_REASON_CHARACTERS = 300
+
+
+class WrongReply(ValueError):
+    """A reply that the graph would not take. Its text says why, and holds nothing of the reply."""
+
+
+def decided(question: Question, decision: str, *, arguments: str = "", message: str = "") -> Any:
+    """The reply for a decision about a tool call.
+
+    Args:
+        question: The question.
+        decision: One of its `allowed`.
+        arguments: The edited arguments as JSON, for "edit".
+        message: What the agent is told, for "reject" and "respond".
+
+    Raises:
+        WrongReply: The decision is not allowed, or lacks something.
+    """
+    if decision not in question.allowed:
+        raise WrongReply(f"{decision!r} is not one of {', '.join(question.allowed)}")
+    if question.kind == "go on":
+        return None
+    if question.kind == "value":
+        return checked(question, decision)
+    edited = _object_of(arguments) if decision == "edit" else {}
+    if decision == "respond" and not message:
+        raise WrongReply("'respond' needs a message: it is what the agent gets instead of the tool's")
+    if question.kind == "inbox":
+        given: Any = {"edit": {"action": question.tool, "args": edited}, "respond": message}
+        return {"type": _INBOX[decision], "args": given.get(decision)}
+    reply: dict[str, Any] = {"type": decision}
+    if decision == "edit":
+        reply["edited_action"] = {"name": question.tool, "args": edited}
+    elif message and decision in ("reject", "respond"):
+        reply["message"] = message
+    return checked(question, reply)
+
+
+def typed(question: Question, text: str) -> Any:
+    """The reply for what was typed in one field: JSON where it is that, else the text.
+
+    Raises:
+        WrongReply: The schema of the answer refuses it.
+    """
+    if not text.strip():
+        return LEFT_OPEN
+    schema = question.response_schema or {}
+    if schema.get("type") in PLAIN:
+        return checked(question, _value("it", schema, text))
+    try:
+        reply = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        reply = text
+    return checked(question, reply)
+
+
+def filled(question: Question, texts: Mapping[str, str]) -> Any:
+    """The reply for what was typed in the fields of an answer, by the names of its schema.
+
+    Raises:
+        WrongReply: The schema of the answer refuses it.
+    """
+    given = {name: text for name, text in texts.items() if text.strip()}
+    if not given:
+        return LEFT_OPEN
+    fields = flat_fields(question.response_schema) or {}
+    return checked(question, {name: _value(name, fields[name], text) for name, text in given.items()})
+
+
+def _value(name: str, field: Mapping[str, Any], text: str) -> Any:
+    if field["type"] == "string":
+        return text
+    if field["type"] == "boolean":
+        if text.lower() not in ("yes", "no", "true", "false"):
+            raise WrongReply(f"{name!r} is yes or no")
+        return text.lower() in ("yes", "true")
+    try:
+        return orjson.loads(text.strip())
+    except orjson.JSONDecodeError:
+        raise WrongReply(f"{name!r} is a number") from None
+
+
+def default_for(question: Question, default: Any) -> Any:
+    """The reply to a question that nobody answered in time.
+
+    Raises:
+        WrongReply: It does not fit this question.
+    """
+    if question.kind == "value":
+        return checked(question, default)
+    decision = default.get("type") if isinstance(default, Mapping) else None
+    named = {sent: name for name, sent in _INBOX.items()} if question.kind == "inbox" else {}
+    decision = named.get(str(decision), decision)
+    if decision not in question.allowed:
+        raise WrongReply(f"the default reply is not one of {', '.join(question.allowed)}")
+    if question.kind == "go on":
+        return None
+    if question.kind == "inbox":
+        return {"args": None, **default, "type": _INBOX[str(decision)]}
+    return checked(question, dict(default))
+
+
+def checked(question: Question, reply: Any) -> Any:
+    """The reply, held against the schema that the graph gives for it.
+
+    Raises:
+        WrongReply: The schema refuses it.
+    """
+    if question.response_schema is None:
+        return reply
+    schema = question.response_schema
+    validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        validator.check_schema(schema)
+        found = next(validator(schema).iter_errors(reply), None)
+    except (jsonschema.SchemaError, Unresolvable):
+        return reply  # no schema to hold it against: the graph decides
+    if found is not None:
+        at = ".".join(str(part) for part in found.absolute_path)
+        raise WrongReply(f"{f'{at} ' if at else 'it '}{_refusal(found)}"[:_REASON_CHARACTERS])
+    return reply
+
+
+def _refusal(error: jsonschema.ValidationError) -> str:
+    """Why a schema refuses, in words of the schema: those of the error quote the answer."""
+    wanted = json.dumps(error.validator_value, ensure_ascii=False, default=str)
+    return f"does not fit {error.validator!s}: {wanted}"
+
+
+def _object_of(text: str) -> dict[str, Any]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise WrongReply("the arguments are not JSON") from None
+    if not isinstance(found, dict):
+        raise WrongReply("the arguments are not a JSON object")
+    return found
+
+
+def resume_of(replies: Sequence[tuple[Question, Any]]) -> dict[str, Any]:
+    """What starts a run that goes on with these replies to all questions of one thread.
+
+    Args:
+        replies: Each question of the run that asks, with its reply.
+
+    Returns:
+        The payload: a command that answers each interrupt by its id, or nothing at a breakpoint.
+    """
+    by_interrupt: dict[str | None, list[tuple[Question, Any]]] = {}
+    for question, reply in sorted(replies, key=lambda pair: pair[0].index):
+        by_interrupt.setdefault(question.interrupt_id, []).append((question, reply))
+    if all(question.kind == "go on" for question, _ in replies):
+        return {}
+    answers = {name: _answer(part) for name, part in by_interrupt.items()}
+    if None in answers:  # of a server that gives interrupts no ids
+        return {"command": {"resume": answers[None]}}
+    return {"command": {"resume": answers}}
+
+
+def _answer(part: Sequence[tuple[Question, Any]]) -> Any:
+    replies = [reply for _, reply in part]
+    kind = part[0][0].kind
+    if kind == "decisions":
+        return {"decisions": replies}
+    return replies if kind == "inbox" else replies[0]

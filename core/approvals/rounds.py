@@ -1,0 +1,420 @@
+"""Waiting, asking, answering, and waiting again, until nothing is interrupted.
+
+    FOLLOW     what was answered is sent, once, and its run takes the place of the one that asked
+    WAIT       until all have ended, without a process where that is possible
+    LOOK       what is interrupted asks; a thread on which another run has begun is followed
+    ASK        one form for the first open questions
+
+Each execution of the flow run begins at the top and comes to the same place: an answer is in Prefect
+before the process that sends it exists, and a run that was started with it is found on its thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
+
+from prefect_langgraph.approvals import asking, present, storage
+from prefect_langgraph.approvals.form import QUESTIONS_SHOWN, shown
+from prefect_langgraph.approvals.questions import QuestionReader, questions_of
+from prefect_langgraph.approvals.record import (
+    AT_DEADLINE,
+    Answers,
+    Form,
+    answers_of,
+    key_of,
+    new_form_name,
+    still_to_ask,
+)
+from prefect_langgraph.approvals.replies import WrongReply, default_for
+from prefect_langgraph.canonical import digest
+from prefect_langgraph.errors import DeploymentError, LangGraphError
+from prefect_langgraph.logs import counted
+from prefect_langgraph.many_runs import join
+from prefect_langgraph.models import Answer, Question, RunHandle, RunStatus
+from prefect_langgraph.reports.approvals import emit_answered, emit_requested
+from prefect_langgraph.results import RunResult
+from prefect_langgraph.runs.call import Context
+from prefect_langgraph.suspension.obstacles import obstacle
+from prefect_langgraph.suspension.wait import TRY_AGAIN_SECONDS, Group, Wait
+from prefect_langgraph.transport.deadline import NO_DEADLINE, Deadline
+from prefect_langgraph.transport.paging import each
+
+_DEADLINE = "langgraph-ask-"
+"""Begins the keys of inputs that hold a deadline."""
+
+_REASON_CHARACTERS = 500
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a caller wants people to be asked.
+
+    Attributes:
+        suspends: True waits without a process where that is possible.
+        stay_seconds: How long the process stays before it suspends while runs go on.
+        deadline: The caller's.
+        has_default: True when `default` answers what nobody answers until the deadline.
+        default: The reply.
+        reader: Reads questions in the place of this package, or None.
+        show_arguments: False keeps arguments and texts out of Prefect.
+        assistant: The saved `LangGraphAssistant` block that leads to the deployment, or None.
+    """
+
+    suspends: bool
+    stay_seconds: float
+    deadline: Deadline
+    has_default: bool = False
+    default: Any = None
+    reader: QuestionReader | None = None
+    show_arguments: bool = True
+    assistant: str | None = None
+
+
+@dataclass
+class Outcome:
+    """What rounds came to.
+
+    Attributes:
+        handles: The run of each thread that is the newest.
+        found: What became of each; None of those that had not ended at the deadline.
+        errors: Of runs that the server would not tell about, why, by place.
+        answers: What was answered.
+        unanswered: The places of runs that nobody answered until the deadline.
+        late: True when the deadline passed.
+    """
+
+    handles: list[RunHandle]
+    found: list[RunResult | None]
+    errors: dict[int, DeploymentError] = field(default_factory=dict)
+    answers: list[Answer] = field(default_factory=list)
+    unanswered: list[int] = field(default_factory=list)
+    late: bool = False
+
+
+class Rounds:
+    """The rounds of one call, in a flow run. Await `run` in the flow run's own context.
+
+    Args:
+        contexts: Of the handles.
+        handles: The runs; at least one.
+        policy: The caller's.
+        known: What is known of them already, by place, as the poller tells it.
+    """
+
+    def __init__(
+        self,
+        contexts: join.Contexts,
+        handles: Sequence[RunHandle],
+        policy: Policy,
+        *,
+        known: Mapping[int, RunResult] | None = None,
+    ) -> None:
+        self._contexts = contexts
+        first = next(iter(contexts.values()))
+        self._owner, self._logger = first.owner, first.logger
+        self._policy = policy
+        self._known = dict(known or {})
+        self._out = Outcome(handles=list(handles), found=[None] * len(handles))
+        self._asked: dict[str, list[Question]] = {}
+        self._answered: dict[str, list[Answer]] = {}
+        self._deadline: datetime | None = None
+        names = [
+            context.deployment.connection.name or policy.assistant for context in contexts.values()
+        ]
+        self._obstacle = obstacle(self._owner, names) if policy.suspends else None
+        self._suspends = policy.suspends and self._obstacle is None
+
+    async def run(self) -> Outcome:
+        """Go on until nothing is interrupted, or the deadline has passed.
+
+        Raises:
+            Pause: Prefect's signal that ends the process of a flow run that has suspended.
+            DeploymentError: The deployment refused what it was asked.
+            LangGraphError: The flow run cannot ask a person.
+        """
+        await self._find_deadline()
+        out = self._out
+        while True:
+            answers = await self._answers()
+            open_ = [place for place, result in enumerate(out.found) if result is None]
+            await each(open_, lambda place: self._follow(place, answers))  # noqa: B023 - awaited here
+            asks = await self._look(open_, await self._wait(open_, self._time_left(answers)))
+            left = [place for place in open_ if out.found[place] is None and place not in asks]
+            out.late = self._time_left(answers).passed
+            if not asks and (not left or out.late):
+                break
+            if left and not out.late:
+                continue  # another run has begun on its thread
+            if out.late or not await self._ask(asks, answers):
+                out.unanswered, out.late = sorted(asks), True
+                break
+        out.answers = [answer for answers in self._answered.values() for answer in answers]
+        return out
+
+    # -- the deadline ------------------------------------------------------------------------------
+
+    async def _find_deadline(self) -> None:
+        """Take the deadline of the first execution, where there is one."""
+        remaining = self._policy.deadline.remaining()
+        if remaining is None:
+            return
+        self._deadline = datetime.now(UTC) + timedelta(seconds=remaining)
+        runs = sorted(f"{handle.thread_id}:{handle.run_id}" for handle in self._out.handles)
+        asked = [runs, self._policy.deadline.max_wait_seconds, self._owner.attempt]
+        async with get_client() as client:
+            self._deadline = await storage.deadline_of(
+                client, self._flow_run_id, f"{_DEADLINE}{digest(asked)[:32]}", self._deadline
+            )
+
+    @property
+    def _flow_run_id(self) -> UUID:
+        return UUID(self._owner.flow_run_id)
+
+    @property
+    def _is_late(self) -> bool:
+        """True when people have no time left."""
+        return self._deadline is not None and self._deadline <= datetime.now(UTC)
+
+    def _time_left(self, answers: Answers) -> Deadline:
+        """The time that runs have: as long again, once some go on with the default reply."""
+        if self._deadline is None:
+            return Deadline()
+        seconds = (self._deadline - datetime.now(UTC)).total_seconds()
+        if any(given.is_default for given in answers.given.values()):
+            seconds += self._policy.deadline.max_wait_seconds or 0.0
+        return replace(self._policy.deadline, end=time.monotonic() + max(seconds, 0.0))
+
+    def _context(self, place: int) -> Context:
+        return self._contexts[join.location_of(self._out.handles[place])]
+
+    # -- follow ------------------------------------------------------------------------------------
+
+    async def _answers(self) -> Answers:
+        async with get_client() as client:
+            return answers_of(await storage.forms_of(client, self._flow_run_id))
+
+    async def _follow(self, place: int, answers: Answers) -> None:
+        """Send what was answered, and go on with the run that goes on."""
+        handle = self._out.handles[place]
+        seen = {handle.run_id}
+        while (replies := answers.to_run(handle.run_id)) is not None:
+            self._known.pop(place, None)
+            pairs = [(question, given.reply) for question, given in replies]
+            context = self._context(place)
+            newest, sent = await present.send(context, handle, pairs, NO_DEADLINE)
+            if sent:
+                self._note(newest, replies, is_new=newest.origin != "adopted")
+                self._asked[newest.run_id] = [question for question, _ in replies]
+            elif newest.run_id != handle.run_id:
+                self._logger.warning(
+                    "%s was answered elsewhere: what was answered here is not sent", handle
+                )
+            handle = newest
+            if handle.run_id in seen:
+                break
+            seen.add(handle.run_id)
+        self._out.handles[place] = handle
+
+    def _note(
+        self, handle: RunHandle, replies: Sequence[tuple[Question, Any]], *, is_new: bool
+    ) -> None:
+        found = [
+            Answer(
+                question=question,
+                reply=given.reply,
+                answered_by=given.answered_by,
+                answered_at=given.answered_at,
+                run_id=handle.run_id,
+            )
+            for question, given in replies
+        ]
+        if is_new:
+            for answer in found:
+                emit_answered(answer)
+        self._answered[handle.run_id] = found
+
+    # -- wait and look -----------------------------------------------------------------------------
+
+    async def _wait(self, places: Sequence[int], deadline: Deadline) -> list[RunResult | None]:
+        """What became of these runs; None of those that had not ended at the deadline."""
+        unknown = [place for place in places if place not in self._known]
+        if self._suspends and unknown:
+            wait = Wait(
+                self._groups([self._out.handles[place] for place in unknown]),
+                self._owner,
+                self._logger,
+                stay_seconds=self._policy.stay_seconds,
+                deadline=deadline,
+            )
+            await wait.until_ended()
+        errors: dict[int, DeploymentError] = {}
+        waited: list[RunResult | None] = []
+        if unknown:
+            handles = [self._out.handles[place] for place in unknown]
+            waited = await join.wait_all(self._contexts, handles, "collect", deadline, None, errors)
+        self._out.errors = {unknown[index]: error for index, error in errors.items()}
+        by_place = {**self._known, **dict(zip(unknown, waited, strict=True))}
+        self._known.clear()
+        return [by_place[place] for place in places]
+
+    def _groups(self, handles: Sequence[RunHandle]) -> list[Group]:
+        groups = []
+        for location, context in self._contexts.items():
+            here = [handle for handle in handles if join.location_of(handle) == location]
+            name = context.deployment.connection.name
+            assistant = self._policy.assistant if name is None else None
+            if here:
+                groups.append(Group(context.deployment, here, name, assistant))
+        return groups
+
+    async def _look(
+        self, places: Sequence[int], results: Sequence[RunResult | None]
+    ) -> dict[int, tuple[RunResult, list[Question]]]:
+        """Note what has ended; what asks, with its questions, by place."""
+        asks: dict[int, tuple[RunResult, list[Question]]] = {}
+
+        async def one(pair: tuple[int, RunResult | None]) -> None:
+            place, result = pair
+            if place in self._out.errors:
+                self._out.found[place] = result or self._unknown(place)
+                return
+            if result is None:
+                return
+            questions = await self._questions(place, result)
+            if questions is None:
+                return
+            if questions:
+                asks[place] = (result, questions)
+            else:
+                self._out.found[place] = result
+
+        await each(list(zip(places, results, strict=True)), one)
+        return dict(sorted(asks.items()))
+
+    def _unknown(self, place: int) -> RunResult:
+        error = self._out.errors[place]
+        return RunResult(
+            handle=self._out.handles[place],
+            status=RunStatus.RUNNING,
+            error=join.failure_of(error),
+        )
+
+    async def _questions(self, place: int, result: RunResult) -> list[Question] | None:
+        """What a run asks; None when another run has begun on its thread, which is followed."""
+        handle, context = self._out.handles[place], self._context(place)
+        if result.status is RunStatus.ERROR and handle.run_id in self._asked:
+            return await present.left_open_after(
+                context, result, self._asked[handle.run_id], NO_DEADLINE
+            )
+        if result.status is not RunStatus.INTERRUPTED:
+            return []
+        newest = await present.latest(context.deployment, handle, NO_DEADLINE)
+        if newest.run_id != handle.run_id:
+            self._out.handles[place] = newest
+            return None
+        return questions_of(result, self._policy.reader)
+
+    # -- ask ---------------------------------------------------------------------------------------
+
+    async def _ask(
+        self, asks: Mapping[int, tuple[RunResult, list[Question]]], answers: Answers
+    ) -> bool:
+        """Show a form for the first open questions. False when time is over, without a default."""
+        form = self._form(asks, answers)
+        if self._is_late:
+            if not self._policy.has_default or not self._defaults_fit(form):
+                return False
+            async with get_client() as client:
+                await storage.save(client, self._flow_run_id, form)
+                await storage.submit(client, self._flow_run_id, form, AT_DEADLINE)
+            return True
+        context = next(
+            context
+            for context in self._contexts.values()
+            if context.deployment.url == form.url
+            and context.deployment.connection.name == form.credentials
+        )
+        emit_requested(form.questions, form.url)
+        self._logger.info(
+            "%s for a person, of %s",
+            counted(len(form.questions), "question"),
+            counted(len(asks), "run"),
+        )
+        try:
+            if self._suspends:
+                self._obstacle = await asking.suspend_for(
+                    form, self._owner, context.deployment, self._logger
+                )
+                self._suspends = self._obstacle is None
+                return True
+            if self._obstacle is not None:
+                self._logger.info("Asking in the process, without suspending: %s", self._obstacle)
+            await asking.pause_for(form, self._owner, context.deployment, self._logger)
+        except (httpx.HTTPError, PrefectException) as error:
+            self._logger.warning(
+                "Prefect could not be asked to show a form (%s); trying again", type(error).__name__
+            )
+            await asyncio.sleep(TRY_AGAIN_SECONDS)
+        return True
+
+    def _form(self, asks: Mapping[int, tuple[RunResult, list[Question]]], answers: Answers) -> Form:
+        to_ask: list[Question] = []
+        totals: dict[str, int] = {}
+        reasons: dict[int, str] = {}
+        location: tuple[str, str | None] | None = None
+        for result, questions in asks.values():
+            here = join.location_of(result.handle)
+            if location is not None and here != location:
+                continue  # one form leads to one deployment; the others come in the next
+            missing = still_to_ask(questions, answers)[: QUESTIONS_SHOWN - len(to_ask)]
+            if not missing:
+                continue
+            location = here
+            for question in missing:
+                if reason := self._reason(result, question, answers):
+                    reasons[len(to_ask)] = reason
+                to_ask.append(shown(question, show_arguments=self._policy.show_arguments))
+            totals[result.handle.run_id] = len(questions)
+        if location is None:
+            raise LangGraphError("What was answered could not be sent: no question is left to ask.")
+        return Form(
+            name=new_form_name(),
+            asked_at=datetime.now(UTC),
+            deadline=self._deadline,
+            questions=tuple(to_ask),
+            totals=totals,
+            reasons=reasons,
+            has_default=self._policy.has_default,
+            default=self._policy.default,
+            suspends=self._suspends,
+            hidden=not self._policy.show_arguments,
+            url=location[0],
+            credentials=location[1],
+            assistant=self._policy.assistant if location[1] is None else None,
+        )
+
+    def _reason(self, result: RunResult, question: Question, answers: Answers) -> str | None:
+        """Why an earlier answer to the question did not do, or None."""
+        if result.status is RunStatus.ERROR and result.error is not None:
+            whole = str(result.error) if self._policy.show_arguments else result.error.error
+            return whole[:_REASON_CHARACTERS]
+        return answers.refused.get(key_of(question))
+
+    def _defaults_fit(self, form: Form) -> bool:
+        try:
+            for question in form.questions:
+                default_for(question, self._policy.default)
+        except WrongReply as wrong:
+            self._logger.warning("The default reply does not fit %r: %s", question.title, wrong)
+            return False
+        return True
