@@ -27,7 +27,7 @@ from prefect_langgraph.blocks.credentials import (
 )
 from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.models import RunHandle, refuse_quietly
-from prefect_langgraph.results import RunResult
+from prefect_langgraph.results import OnInterrupt, RunResult, values_of
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context, aundoing, context_of, undo_if_interrupted, undoing
 from prefect_langgraph.runs.request import RunRequest, check_request
@@ -75,23 +75,27 @@ class LangGraphRun(JobRun[Any]):
         """Wait until the run has ended: the asynchronous twin of `wait_for_completion`."""
         self._result = await io_loop().arun(self._wait, max_wait_seconds)
 
-    def fetch_result(self) -> Any:
+    def fetch_result(self, *, on_interrupt: OnInterrupt = "raise") -> Any:
         """Return the run's values, waiting for its end if need be.
 
         `afetch_result` is the asynchronous twin.
+
+        Args:
+            on_interrupt: "raise" when the run stops for a person, or "return" its output so far with
+                the questions as `__interrupt__`.
 
         Raises:
             RunError: The run did not succeed.
         """
         if self._result is None:
             self.wait_for_completion()
-        return self._values()
+        return self._values(on_interrupt)
 
-    async def afetch_result(self) -> Any:
+    async def afetch_result(self, *, on_interrupt: OnInterrupt = "raise") -> Any:
         """Return the run's values: the asynchronous twin of `fetch_result`."""
         if self._result is None:
             await self.await_for_completion()
-        return self._values()
+        return self._values(on_interrupt)
 
     def cancel(self) -> RunResult:
         """Stop the run and report how it ended. `acancel` is the asynchronous twin."""
@@ -101,8 +105,8 @@ class LangGraphRun(JobRun[Any]):
         """Stop the run: the asynchronous twin of `cancel`."""
         return await io_loop().arun(self._cancel)
 
-    def _values(self) -> Any:
-        return self._result.raise_for_failure().values if self._result is not None else None
+    def _values(self, on_interrupt: OnInterrupt) -> Any:
+        return values_of(self._result, on_interrupt) if self._result is not None else None
 
     async def _context(self) -> Context:
         connection = await resolve_for(self.handle.url, None, self._credentials)

@@ -2,6 +2,7 @@
 
     prefect-langgraph crons list | plan | apply | delete | sweep
     prefect-langgraph resume
+    prefect-langgraph approvals list | show | answer
     prefect-langgraph doctor
 
 Exit status: 0 when it is done, 1 from `plan --check` when there are changes to make and from `doctor`
@@ -30,6 +31,9 @@ from cyclopts import App, CycloptsError, Parameter
 from prefect_langgraph._version import __version__
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+    from prefect_langgraph.approvals.record import Form
     from prefect_langgraph.blocks.credentials import Credentials
     from prefect_langgraph.crons.models import CronPlan
     from prefect_langgraph.doctor import Check
@@ -53,7 +57,127 @@ app = App(
 )
 crons = App(name="crons", help="The crons of a LangGraph deployment.")
 app.command(crons)
+approvals = App(name="approvals", help="What agents ask people, for those who live in a terminal.")
+app.command(approvals)
 app.register_install_completion_command(help="Install completion for this shell: bash, zsh or fish.")
+
+
+@approvals.command(name="list")
+def list_approvals(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """List the flow runs that ask a person.
+
+    Parameters
+    ----------
+    as_json:
+        Print JSON, with what is asked.
+    """
+    found = _open_forms()
+    if as_json:
+        _print_json(
+            [{"flow_run_id": str(row.id), **form.model_dump(mode="json")} for row, form in found]
+        )
+        return
+    rows = [
+        {
+            "flow run": str(row.id),
+            "name": row.name,
+            "questions": len(form.questions),
+            "first": form.questions[0].title,
+            "deadline": _moment(form.deadline),
+        }
+        for row, form in found
+    ]
+    _print_table(f"{len(rows)} waiting for a person", rows)
+
+
+@approvals.command(name="show")
+def show_approval(flow_run: str) -> None:
+    """Show what a flow run asks, and the fields of its form.
+
+    Parameters
+    ----------
+    flow_run:
+        Its id, or its name.
+    """
+    _, form = _form_of(flow_run)
+    schema = form.model.model_json_schema()
+    lines = [form.page, "", "Fields, for --set:"]
+    for name, field in schema["properties"].items():
+        choices = f": {' | '.join(field['enum'])}" if "enum" in field else ""
+        lines.append(f"  {name}{choices}  ({field['title']})")
+    _print("\n".join(lines) + "\n")
+
+
+@approvals.command(name="answer")
+def answer_approval(
+    flow_run: str,
+    *,
+    by: str,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    decision: str | None = None,
+) -> int:
+    """Answer what a flow run asks, and have it go on.
+
+    Parameters
+    ----------
+    flow_run:
+        Its id, or its name.
+    by:
+        Your name, which is kept as stated.
+    set_:
+        FIELD=VALUE, for each field that `show` names. What is not set is left open.
+    decision:
+        The decision on every question that is not set, such as approve.
+    """
+    from prefect_langgraph.approvals.asking import answer_form
+    from prefect_langgraph.transport.loop import io_loop
+
+    row, form = _form_of(flow_run)
+    values = _values_of(form, set_, decision) | {"answered_by": by}
+    refused = io_loop().run(answer_form, row.id, form, values)
+    if refused is not None:
+        print(f"error: {refused}", file=sys.stderr)  # noqa: T201
+        return FAILED
+    _print(f"Answered; {row.name} goes on.\n")
+    return 0
+
+
+def _values_of(form: Form, given: Sequence[str], decision: str | None) -> dict[str, str]:
+    """The values of a form's fields, from what was given on the command line."""
+    from prefect_langgraph.errors import InvalidRequestError
+
+    values = form.without_person("")
+    if decision is not None:
+        values |= {name: decision for name in values if name.endswith("_decision")}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or name not in values:
+            known = ", ".join(name for name in values if name != "answered_by")
+            raise InvalidRequestError(f"--set {name}: give FIELD=VALUE, with one of {known}.")
+        values[name] = value
+    return values
+
+
+def _open_forms() -> list[tuple[FlowRun, Form]]:
+    from prefect.client.orchestration import get_client
+
+    from prefect_langgraph.approvals.asking import open_forms
+    from prefect_langgraph.transport.loop import io_loop
+
+    async def ask() -> list[tuple[FlowRun, Form]]:
+        async with get_client() as client:
+            return await open_forms(client, paused_too=True)
+
+    return io_loop().run(ask)
+
+
+def _form_of(flow_run: str) -> tuple[FlowRun, Form]:
+    from prefect_langgraph.errors import LangGraphError
+
+    for row, form in _open_forms():
+        if flow_run in (str(row.id), row.name):
+            return row, form
+    raise LangGraphError(f"No flow run {flow_run} asks a person: see `approvals list`.")
 
 
 @app.command

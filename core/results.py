@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from pydantic import (
     Field,
@@ -126,6 +126,22 @@ class RunResult(Model):
         if (error := self.as_error()) is not None:
             raise error
         return self
+
+
+OnInterrupt = Literal["raise", "return"]
+"""What a single run does when it stops for a person: a question that was expected is no failure."""
+
+
+def values_of(result: RunResult, on_interrupt: OnInterrupt = "raise") -> Any:
+    """The values of a run that ended, or the typed error where it did not succeed.
+
+    With "return" a run that stopped for a person has its questions as `__interrupt__`, as in what the
+    SDK's `runs.wait` returns.
+    """
+    if result.status is not RunStatus.INTERRUPTED or on_interrupt == "raise":
+        return result.raise_for_failure().values
+    values = result.values if isinstance(result.values, dict) else {}
+    return {**values, "__interrupt__": [dict(item) for item in result.interrupts]}
 
 
 class FanOutResult(Model, Sequence[RunResult]):

@@ -37,11 +37,11 @@ def check_asks(where: str) -> None:
     Raises:
         InvalidRequestError: This is a task, or no flow run.
     """
-    context = FlowRunContext.get()
-    if TaskRunContext.get() is not None:
-        raise InvalidRequestError(f"{where} is for a flow: Prefect shows no form for a task run.")
+    context, task = FlowRunContext.get(), TaskRunContext.get()
     if context is None or context.flow_run is None:
         raise InvalidRequestError(f"{where} is for a flow: without a flow run there is no form.")
+    if context.detached or (task is not None and task.task_run.flow_run_id == context.flow_run.id):
+        raise InvalidRequestError(f"{where} is for a flow: Prefect shows no form for a task run.")
 
 
 def checked_default(default_reply: Any, max_wait_seconds: float | None) -> Any:
@@ -130,7 +130,7 @@ async def concluded(
     if outcome.errors:
         raise next(iter(outcome.errors.values()))
     if outcome.unanswered:
-        raise nobody_answered(result, outcome, deadline, on_timeout)
+        raise nobody_answered(result, outcome.unanswered, deadline, on_timeout)
     if outcome.late:
         raise join.deadline_passed(result, deadline, on_timeout)
     return result.raise_for_failures()
@@ -168,13 +168,13 @@ async def give_up(contexts: join.Contexts, results: Sequence[RunResult]) -> None
 
 
 def nobody_answered(
-    result: FanOutResult, outcome: Outcome, deadline: Deadline, on_timeout: OnTimeout
+    result: FanOutResult, places: Sequence[int], deadline: Deadline, on_timeout: OnTimeout
 ) -> JoinTimeoutError:
     """The error for questions that were open at the deadline; it has every result."""
-    first = result[outcome.unanswered[0]]
+    first = result[places[0]]
     done = "They are given up." if on_timeout == "cancel" else "They go on waiting."
     return JoinTimeoutError(
-        f"Nobody answered {counted(len(outcome.unanswered), 'run')} of {len(result)} within "
+        f"Nobody answered {counted(len(places), 'run')} of {len(result)} within "
         f"max_wait_seconds={deadline.max_wait_seconds or 0:g}, the first {first.handle}. {done} "
         "See .result for every run; raise the limit, or give a default_reply.",
         handle=first.handle,

@@ -16,12 +16,14 @@ from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
+from prefect_langgraph.approvals.rounds import Policy, Rounds
 from prefect_langgraph.arguments import check_choice, check_count
 from prefect_langgraph.blocks.credentials import LangGraphCredentials
 from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.flows._per_run import PerRunTasks
 from prefect_langgraph.flows._sized import sized_flow
+from prefect_langgraph.flows.approvals import Interrupts, check_asks, concluded, nobody_answered
 from prefect_langgraph.flows.finalizer import with_finalizer
 from prefect_langgraph.flows.suspension import STAY_SECONDS, WaitBy, check_stay
 from prefect_langgraph.logs import counted
@@ -65,6 +67,8 @@ class _Plan:
     rerun: bool
     wait: WaitBy
     stay_seconds: float
+    asks: bool
+    unanswered: list[int] = field(default_factory=list)
     known: dict[int, RunResult] = field(default_factory=dict)
 
 
@@ -118,12 +122,17 @@ async def _plan(
     max_in_flight: int | None,
     max_wait_seconds: float | None,
     on_timeout: OnTimeout,
-    wait: WaitBy,
+    wait: WaitBy | None,
     stay_seconds: float,
+    interrupts: Interrupts,
     per_run_tasks: bool,
 ) -> _Plan:
     check_choice("on_failure", on_failure, ("raise", "fail_fast", "collect"))
+    check_choice("interrupts", interrupts, ("raise", "ask"))
+    if wait is None:
+        wait = "suspend" if interrupts == "ask" else "process"
     _check_wait(wait, stay_seconds, on_failure, per_run_tasks)
+    _check_interrupts(interrupts, on_failure, per_run_tasks)
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
     check_count("max_in_flight", max_in_flight)
     deadline = Deadline.after(max_wait_seconds)
@@ -155,6 +164,7 @@ async def _plan(
         rerun=rerun,
         wait=wait,
         stay_seconds=stay_seconds,
+        asks=interrupts == "ask",
     )
 
 
@@ -170,6 +180,22 @@ def _check_wait(wait: WaitBy, stay_seconds: float, on_failure: OnFailure, per_ru
         raise InvalidRequestError(
             "wait='suspend' and on_failure='fail_fast' exclude each other: nobody sees a run fail "
             "while the flow run is suspended. Use 'raise', or wait='process'."
+        )
+
+
+def _check_interrupts(interrupts: Interrupts, on_failure: OnFailure, per_run_tasks: bool) -> None:
+    if interrupts != "ask":
+        return
+    check_asks("interrupts='ask'")
+    if per_run_tasks:
+        raise InvalidRequestError(
+            "interrupts='ask' and per_run_tasks=True exclude each other: a task run ends with its run, "
+            "before anybody has answered."
+        )
+    if on_failure == "fail_fast":
+        raise InvalidRequestError(
+            "interrupts='ask' and on_failure='fail_fast' exclude each other: a question is no failure "
+            "yet. Use 'raise' or 'collect'."
         )
 
 
@@ -193,6 +219,12 @@ class _Watch:
             self.tasks.started(items)
 
     def ended(self, index: int, result: RunResult) -> None:
+        if self._plan.asks and result.status is RunStatus.INTERRUPTED:
+            return  # it ends when it was answered
+        self.answered(index, result)
+
+    def answered(self, index: int, result: RunResult) -> None:
+        """Note an end, also of a run that nobody answered."""
         self.progress.ended(result)
         self.events.run_ended(result)
         if self._plan.file is not None:
@@ -281,6 +313,30 @@ async def _suspend(
     return late
 
 
+async def _ask(plan: _Plan, context: Context, watch: _Watch, result: FanOutResult) -> FanOutResult:
+    """Have people answer what the runs ask; the results of all runs after that."""
+    places = [place for place, item in enumerate(result) if item.handle.run_id]
+    if not places:
+        return result
+    handles = [result[place].handle for place in places]
+    policy = Policy(
+        suspends=plan.wait == "suspend", stay_seconds=plan.stay_seconds, deadline=plan.deadline
+    )
+    contexts = {join.location_of(handle): context for handle in handles}
+    known = {number: result[place] for number, place in enumerate(places)}
+    outcome = await Rounds(contexts, handles, policy, known=known).run()
+    found = await concluded(
+        contexts, handles, outcome, plan.deadline, on_failure="collect", on_timeout=plan.on_timeout
+    )
+    plan.unanswered = [places[number] for number in outcome.unanswered]
+    results = list(result.results)
+    for place, item in zip(places, found, strict=True):
+        if result[place].status is RunStatus.INTERRUPTED:
+            watch.answered(place, item)
+        results[place] = item
+    return FanOutResult(results=tuple(results), answers=found.answers)
+
+
 async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> FanOutResult:
     """Run the inputs without a success so far; the results are in the order of the inputs."""
     if plan.file is not None:
@@ -321,6 +377,8 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
             result = await engine.run(on_timeout=plan.on_timeout)
             if watch.tasks is not None:
                 watch.tasks.end_remaining(result)
+            if plan.asks:
+                result = await _ask(plan, context, watch, result)
     except Pause:
         suspended = True  # the fan-out goes on in another process
         raise
@@ -352,6 +410,8 @@ async def _fan_out(
     result = await _execute(plan, context, per_run_tasks=per_run_tasks)
     if plan.on_failure != "collect":
         stopped = [item for item in result if not item.status.ended or item.status == "cancelled"]
+        if plan.unanswered:
+            raise nobody_answered(result, plan.unanswered, plan.deadline, plan.on_timeout)
         if plan.deadline.passed and stopped:
             raise join.deadline_passed(result, plan.deadline, plan.on_timeout)
         if len(result.failed) > plan.tolerated:
@@ -386,8 +446,9 @@ def fan_out(
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "cancel",
     per_run_tasks: bool = False,
-    wait: WaitBy = "process",
+    wait: WaitBy | None = None,
     stay_seconds: float = STAY_SECONDS,
+    interrupts: Interrupts = "raise",
 ) -> FanOutResult:
     """Run an assistant on many inputs and report how each run ended.
 
@@ -422,8 +483,11 @@ def fan_out(
         on_timeout: "cancel" the runs that have not ended when the time has passed, or "leave" them.
         per_run_tasks: True creates a Prefect task run for each run, and costs as much as those do.
         wait: "suspend" frees the process while the last runs go on, once all are started; see
-            `suspend_until_ended`. "process" stays.
+            `suspend_until_ended`. "process" stays. None: "process", and "suspend" where people are
+            asked.
         stay_seconds: How long the flow run stays in its process before it suspends.
+        interrupts: "ask" has people answer what runs ask, once the others have ended: see
+            `ask_interrupts`. "raise" counts a run that stops at an interrupt as a failure.
 
     Returns:
         One `RunResult` per input, in their order.
@@ -459,6 +523,7 @@ def fan_out(
         per_run_tasks=per_run_tasks,
         wait=wait,
         stay_seconds=stay_seconds,
+        interrupts=interrupts,
     )
 
 
@@ -482,8 +547,9 @@ async def afan_out(
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "cancel",
     per_run_tasks: bool = False,
-    wait: WaitBy = "process",
+    wait: WaitBy | None = None,
     stay_seconds: float = STAY_SECONDS,
+    interrupts: Interrupts = "raise",
 ) -> FanOutResult:
     """Run an assistant on many inputs: the asynchronous twin of `fan_out`."""
     return await io_loop().arun(
@@ -506,4 +572,5 @@ async def afan_out(
         per_run_tasks=per_run_tasks,
         wait=wait,
         stay_seconds=stay_seconds,
+        interrupts=interrupts,
     )

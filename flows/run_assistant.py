@@ -9,11 +9,14 @@ from typing import Any
 
 from prefect import flow
 
+from prefect_langgraph.approvals.rounds import Policy, Rounds
 from prefect_langgraph.arguments import check_choice
 from prefect_langgraph.blocks.assistant import LangGraphAssistant
 from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.flows.approvals import Interrupts, check_asks, concluded, nobody_answered
 from prefect_langgraph.flows.finalizer import finalized
 from prefect_langgraph.flows.suspension import STAY_SECONDS, WaitBy, check_stay
+from prefect_langgraph.many_runs import join
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.reports.artifacts import publish_table, table_key
 from prefect_langgraph.runs import operations
@@ -39,6 +42,34 @@ async def _load(assistant: str) -> LangGraphAssistant:
 
 async def _connection(assistant: str) -> Connection:
     return (await _load(assistant)).credentials.connection()
+
+
+async def _ask(
+    handle: RunHandle, assistant: str, stay_seconds: float, deadline: Deadline, *, suspends: bool
+) -> Any:
+    """Have people answer what the run asks; its values after that.
+
+    Raises:
+        JoinTimeoutError: The deadline has passed; the run was cancelled, or its thread is given up.
+        RunError: The run did not succeed.
+    """
+    context = await context_of(await _connection(assistant))
+    contexts = {join.location_of(handle): context}
+    policy = Policy(
+        suspends=suspends, stay_seconds=stay_seconds, deadline=deadline, assistant=assistant
+    )
+    try:
+        outcome = await Rounds(contexts, [handle], policy).run()
+    except LangGraphError as error:
+        raise await join.ended_by(error, contexts, [handle], "cancel") from error.__cause__
+    result = await concluded(
+        contexts, [handle], outcome, deadline, on_failure="collect", on_timeout="cancel"
+    )
+    if outcome.unanswered:
+        raise nobody_answered(result, outcome.unanswered, deadline, "cancel")
+    if outcome.late:
+        raise join.deadline_passed(result, deadline, "cancel")
+    return result[0].raise_for_failure().values
 
 
 async def _suspend(handle: RunHandle, assistant: str, stay_seconds: float, deadline: Deadline) -> None:
@@ -88,8 +119,9 @@ def run_assistant(
     thread_id: str | None = None,
     max_wait_seconds: float | None = None,
     show_values: bool = False,
-    wait: WaitBy = "process",
+    wait: WaitBy | None = None,
     stay_seconds: float = STAY_SECONDS,
+    interrupts: Interrupts = "raise",
 ) -> Any:
     """Run a saved assistant and return the values of its run.
 
@@ -107,8 +139,9 @@ def run_assistant(
             None: no limit.
         show_values: True makes the values a table artifact, for everyone who may see the flow run.
         wait: "suspend" frees the process while the run goes on; see `suspend_until_ended`. "process"
-            stays.
+            stays. None: "process", and "suspend" where people are asked.
         stay_seconds: How long the flow run stays in its process before it suspends.
+        interrupts: "ask" has people answer what the run asks: see `ask_interrupts`. "raise" fails.
 
     Returns:
         The graph's values, as JSON.
@@ -127,15 +160,24 @@ def run_assistant(
         >>> run_assistant("calculator", {"question": "What is 6 x 7?"})["answer"]
         'You asked: What is 6 x 7?'
     """
+    check_choice("interrupts", interrupts, ("raise", "ask"))
+    asks = interrupts == "ask"
+    wait = wait or ("suspend" if asks else "process")
     check_choice("wait", wait, ("process", "suspend"))
     check_stay(stay_seconds)
+    if asks:
+        check_asks("interrupts='ask'")
     deadline = Deadline.after(max_wait_seconds)
     run = io_loop().run(_load, assistant).trigger(input, thread_id)
-    if wait == "suspend":
-        io_loop().run(_suspend, run.handle, assistant, stay_seconds, deadline)
-        max_wait_seconds = None  # it has ended
-    run.wait_for_completion(max_wait_seconds)
-    values = run.fetch_result()
+    if asks:
+        suspends = wait == "suspend"
+        values = io_loop().run(_ask, run.handle, assistant, stay_seconds, deadline, suspends=suspends)
+    else:
+        if wait == "suspend":
+            io_loop().run(_suspend, run.handle, assistant, stay_seconds, deadline)
+            max_wait_seconds = None  # it has ended
+        run.wait_for_completion(max_wait_seconds)
+        values = run.fetch_result()
     if show_values:
         said = f"The values of a run of {run.handle.assistant_id}"
         key = table_key("langgraph-assistant", assistant)

@@ -23,7 +23,7 @@ from prefect_langgraph.arguments import check_choice, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.headers import HeaderValue
 from prefect_langgraph.models import RunHandle
-from prefect_langgraph.results import RunResult
+from prefect_langgraph.results import OnInterrupt, RunResult, values_of
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import CancelAction, OnTimeout, undo_if_interrupted
 from prefect_langgraph.tasks._task import (
@@ -215,6 +215,7 @@ async def _join_run(
     credentials: Credentials = None,
     max_wait_seconds: float | None = None,
     on_timeout: OnTimeout = "leave",
+    on_interrupt: OnInterrupt = "raise",
 ) -> dict[str, Any]:
     """Wait for a run's end and return its values.
 
@@ -228,6 +229,8 @@ async def _join_run(
         credentials: Needed only where the handle's own do not lead to the deployment.
         max_wait_seconds: Wall clock. None is unlimited.
         on_timeout: "leave" the run when the time has passed, or "cancel" it.
+        on_interrupt: "raise" when the run stops for a person, or "return" its output so far with the
+            questions as `__interrupt__`, as the SDK's `runs.wait` does.
 
     Returns:
         The graph's output, as the SDK's `runs.wait` returns it: usually a dictionary.
@@ -241,6 +244,7 @@ async def _join_run(
         >>> from prefect_langgraph import join_run, start_run
         >>> values = join_run(start_run("answer", {"question": "?"}), max_wait_seconds=60)
     """
+    check_choice("on_interrupt", on_interrupt, ("raise", "return"))
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
     deadline = call_deadline(max_wait_seconds)
     context = await context_for_handle(handle, credentials)
@@ -248,7 +252,7 @@ async def _join_run(
         context, handle, deadline=deadline, on_timeout=on_timeout, cancel_with_caller=False
     )
     await operations.release(context, [result])
-    values: dict[str, Any] = result.raise_for_failure().values
+    values: dict[str, Any] = values_of(result, on_interrupt)
     return values
 
 

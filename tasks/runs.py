@@ -21,6 +21,8 @@ from prefect_langgraph.arguments import check_choice, check_thread_id
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.errors import RunInterruptedError
 from prefect_langgraph.headers import HeaderValue
+from prefect_langgraph.models import RunStatus
+from prefect_langgraph.results import OnInterrupt, values_of
 from prefect_langgraph.runs.call import OnTimeout
 from prefect_langgraph.runs.operations import run_to_end
 from prefect_langgraph.tasks._task import call_deadline, context_for, faces, request_of
@@ -37,11 +39,13 @@ async def _run(
     on_timeout: OnTimeout,
     idempotency_key: str | None,
     once: bool,
+    on_interrupt: OnInterrupt,
     metadata: Mapping[str, Any] | None,
     headers: Mapping[str, HeaderValue] | None,
     **options: Any,
 ) -> dict[str, Any]:
     check_choice("on_timeout", on_timeout, ("cancel", "leave"))
+    check_choice("on_interrupt", on_interrupt, ("raise", "return"))
     deadline = call_deadline(max_wait_seconds)
     thread = check_thread_id(thread_id) if thread_id is not None else None
     request = await request_of(assistant_id, input, metadata=metadata, headers=headers, options=options)
@@ -55,19 +59,18 @@ async def _run(
         idempotency_key=idempotency_key,
         once=once,
     )
-    error = result.as_error()
-    if isinstance(error, RunInterruptedError) and thread is None:
+    stopped = result.status is RunStatus.INTERRUPTED and on_interrupt == "raise"
+    if stopped and thread is None:
         raise RunInterruptedError(
             f"Run {result.handle.run_id} of {result.handle.assistant_id} stopped for a person, and a "
-            "stateless run keeps no thread to answer on. Use run_on_thread, or start_run.",
+            "stateless run keeps no thread to answer on. Use run_on_thread, or start_run and "
+            "ask_interrupts.",
             handle=result.handle,
             status=result.status,
             values=result.values,
             interrupts=result.interrupts,
         )
-    if error is not None:
-        raise error
-    values: dict[str, Any] = result.values
+    values: dict[str, Any] = values_of(result, on_interrupt)
     return values
 
 
@@ -91,6 +94,7 @@ async def _run_stateless(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
+    on_interrupt: OnInterrupt = "raise",
 ) -> dict[str, Any]:
     """Run an assistant once, without memory, and return its final values.
 
@@ -118,6 +122,8 @@ async def _run_stateless(
         on_timeout: "cancel" the run when the time has passed, or "leave" it for a retry to adopt.
         idempotency_key: Replaces the key that is derived from flow run and arguments.
         once: False starts a run at every attempt.
+        on_interrupt: "raise" when the run stops for a person, or "return" its output so far with the
+            questions as `__interrupt__`. Nobody can answer them: its thread goes.
 
     Returns:
         The graph's output, as the SDK's `runs.wait` returns it: usually a dictionary.
@@ -150,6 +156,7 @@ async def _run_stateless(
         on_timeout=on_timeout,
         idempotency_key=idempotency_key,
         once=once,
+        on_interrupt=on_interrupt,
         operation="run_stateless",
     )
 
@@ -183,6 +190,7 @@ async def _run_on_thread(
     on_timeout: OnTimeout = "cancel",
     idempotency_key: str | None = None,
     once: bool = True,
+    on_interrupt: OnInterrupt = "raise",
 ) -> dict[str, Any]:
     """Run an assistant on a thread, with the state it has, and return the values of this run.
 
@@ -218,6 +226,8 @@ async def _run_on_thread(
         on_timeout: "cancel" the run when the time has passed, or "leave" it for a retry to adopt.
         idempotency_key: Replaces the key that is derived from flow run and arguments.
         once: False starts a run at every attempt.
+        on_interrupt: "raise" when the run stops for a person, or "return" its output so far with the
+            questions as `__interrupt__`, as the SDK's `runs.wait` does.
 
     Returns:
         The graph's output as this run left it, as the SDK's `runs.wait` returns it: usually a
@@ -260,6 +270,7 @@ async def _run_on_thread(
         on_timeout=on_timeout,
         idempotency_key=idempotency_key,
         once=once,
+        on_interrupt=on_interrupt,
         operation="run_on_thread",
     )
 

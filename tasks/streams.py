@@ -24,12 +24,12 @@ from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.headers import HeaderValue
 from prefect_langgraph.models import RunHandle, StreamPart
-from prefect_langgraph.results import RunResult
+from prefect_langgraph.results import OnInterrupt, RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import OnTimeout
 from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.streams.log_lines import write_lines
-from prefect_langgraph.streams.parts import OnDisconnect, OnInterrupt, parts_of
+from prefect_langgraph.streams.parts import OnDisconnect, parts_of
 from prefect_langgraph.streams.reader import Position
 from prefect_langgraph.tasks._task import (
     call_deadline,

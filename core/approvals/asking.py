@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import Pause, PrefectException
 from prefect.flow_runs import asuspend_flow_run
 from prefect.states import Paused, Scheduled
 
 from prefect_langgraph.approvals import storage
+from prefect_langgraph.approvals.form import reply_in
 from prefect_langgraph.approvals.present import still_asks
 from prefect_langgraph.approvals.record import AT_DEADLINE, ELSEWHERE, Form
+from prefect_langgraph.approvals.replies import WrongReply
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.logs import LoggerOrAdapter, counted
 from prefect_langgraph.ownership.owner import Owner
@@ -86,7 +89,9 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
     flow_run_id = UUID(owner.flow_run_id)
     async with get_client() as client:
         await storage.save(client, flow_run_id, form)
-        state = Paused(pause_key=form.name, state_details={"run_input_keyset": storage.keyset_of(form)})
+        state: State[Any] = Paused(
+            pause_key=form.name, state_details={"run_input_keyset": storage.keyset_of(form)}
+        )
         answer = await client.set_flow_run_state(flow_run_id, state)
         if answer.status is not SetStateStatus.ACCEPT:
             why = getattr(answer.details, "reason", None) or answer.status
@@ -215,7 +220,7 @@ class Attendant:
             return verdict
         if await storage.has_response(client, row.id, form):
             # Its process was killed after it had suspended, and Prefect told of that after the answer.
-            again = Scheduled(name="Resuming")
+            again: State[Any] = Scheduled(name="Resuming")
             await client.set_flow_run_state(row.id, again, force=True)
             return Verdict("resume", "it was answered")
         since = row.state.timestamp if row.state is not None else datetime.now(UTC)
@@ -229,9 +234,14 @@ class Attendant:
         return verdict
 
 
-async def open_forms(client: PrefectClient) -> list[tuple[FlowRun, Form]]:
-    """The flow runs that are suspended for a form, each with it."""
-    rows = await suspended_flow_runs(client, asks_a_person)
+async def open_forms(client: PrefectClient, *, paused_too: bool = False) -> list[tuple[FlowRun, Form]]:
+    """The flow runs that are suspended for a form, each with it.
+
+    Args:
+        client: For Prefect.
+        paused_too: True gives also those whose process waits.
+    """
+    rows = await suspended_flow_runs(client, asks_a_person, paused_too=paused_too)
 
     async def read(row: FlowRun) -> Form | None:
         key = row.state.state_details.pause_key if row.state is not None else None
@@ -239,3 +249,20 @@ async def open_forms(client: PrefectClient) -> list[tuple[FlowRun, Form]]:
 
     forms = await each(rows, read)
     return [(row, form) for row, form in zip(rows, forms, strict=True) if form is not None]
+
+
+async def answer_form(flow_run_id: UUID, form: Form, values: Mapping[str, str]) -> str | None:
+    """Submit a form, as a person does in Prefect's UI; why it was not taken, or None.
+
+    Nothing is submitted where an answer cannot be right.
+    """
+    for number, question in enumerate(form.questions, start=1):
+        try:
+            reply_in(values, number, question)
+        except WrongReply as wrong:
+            return f"question {number}: {wrong}"
+    async with get_client() as client:
+        answer = await client.resume_flow_run(flow_run_id, dict(values))
+    if answer.status is SetStateStatus.ACCEPT:
+        return None
+    return str(getattr(answer.details, "reason", None) or answer.status)

@@ -135,11 +135,11 @@ def form_of(questions: Sequence[Question], page: str) -> type[RunInput]:
 
 
 def _as_pydantic(field: Field, position: int) -> tuple[Any, Any]:
-    extra = {"position": position}
+    extra: dict[str, Any] = {"position": position}
     said = field.description or None
     if field.choices:
-        choices = Literal[field.choices]  # type: ignore[valid-type]
-        return choices, pydantic.Field(title=field.title, description=said, json_schema_extra=extra)
+        kind: Any = Literal.__getitem__(field.choices)
+        return kind, pydantic.Field(title=field.title, description=said, json_schema_extra=extra)
     return str, pydantic.Field(
         default=field.default, title=field.title, description=said, json_schema_extra=extra
     )

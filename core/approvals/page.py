@@ -80,7 +80,7 @@ def fenced(text: str) -> str:
     """A text in a code fence that nothing in it can end, cut where it is long."""
     shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
     if len(text) > SHOWN_CHARACTERS:
-        shown += f"\n[{len(text):,} characters: the thread has them all]"
+        shown += "\n[and more: see the thread]"
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{shown}\n{fence}"

@@ -12,11 +12,13 @@ from typing import Any
 from prefect_langgraph.approvals.replies import resume_of
 from prefect_langgraph.errors import NotFoundError, ThreadBusyError
 from prefect_langgraph.models import Question, RunHandle
-from prefect_langgraph.ownership.tags import ANSWERS
+from prefect_langgraph.ownership.keys import decide
+from prefect_langgraph.ownership.tags import ANSWERS, CONTINUES
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context
 from prefect_langgraph.runs.lookup import Lookup
+from prefect_langgraph.runs.outcomes import RUN_STATUSES
 from prefect_langgraph.runs.request import RunRequest, open_interrupts
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
@@ -82,17 +84,25 @@ async def send(
     deployment = context.deployment
     while True:
         rows = await newest_runs(deployment, handle.thread_id, deadline)
-        mine = [row for row in rows if (row.get("metadata") or {}).get(ANSWERS) == handle.run_id]
-        if mine:
-            return of_row(deployment, mine[0], handle), True
         if not rows:
             return handle, False  # gone: the join says so
-        if rows[0]["run_id"] != handle.run_id:
+        payload = resume_of(replies)
+        before = handle.run_id
+        tag = ANSWERS
+        if (sent := _tagged(rows, ANSWERS, before)) is not None:
+            while (later := _tagged(rows, CONTINUES, sent["run_id"])) is not None:
+                sent = later
+            answered = _tagged(rows, ANSWERS, sent["run_id"]) is not None
+            if answered or not _begins_again(context, sent):
+                return of_row(deployment, sent, handle), True
+            # Failed in an earlier attempt: it goes on from where it failed, with the same answers.
+            payload, before, tag = {}, str(sent["run_id"]), CONTINUES
+        if rows[0]["run_id"] != before:
             return of_row(deployment, rows[0], handle), False
         request = RunRequest(
             assistant_id=handle.assistant_id or str(rows[0]["assistant_id"]),
-            payload={**resume_of(replies), **_given(rows[0]), "multitask_strategy": "reject"},
-            metadata={ANSWERS: handle.run_id},
+            payload={**payload, **_given(rows[0]), "multitask_strategy": "reject"},
+            metadata={tag: before},
         )
         try:
             started = await operations.start(
@@ -101,11 +111,23 @@ async def send(
                 operation="answer",
                 thread_id=handle.thread_id,
                 deadline=deadline,
-                idempotency_key=f"{ANSWERS}:{handle.run_id}",
+                idempotency_key=f"{tag}:{before}",
             )
         except ThreadBusyError:
             continue  # somebody was faster: look again who
         return started, True
+
+
+def _tagged(rows: Sequence[Row], tag: str, run_id: Any) -> Row | None:
+    """The run that names this one under a tag, if there is one."""
+    return next((row for row in rows if (row.get("metadata") or {}).get(tag) == run_id), None)
+
+
+def _begins_again(context: Context, row: Row) -> bool:
+    """True of a run that failed in an earlier attempt of the flow run, which this one tries again."""
+    if decide(RUN_STATUSES[row["status"]]) != "restart":
+        return False
+    return not context.owner.made_in_this_try(row.get("metadata") or {})
 
 
 def _given(row: Row) -> dict[str, Any]:

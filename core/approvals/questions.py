@@ -79,7 +79,7 @@ def _batched(value: Any) -> list[Question]:
     if not isinstance(value, Mapping):
         return []
     requests, configs = value.get("action_requests"), value.get("review_configs")
-    if not _are_calls(requests) or not _are_mappings(configs):
+    if requests is None or configs is None or not _are_calls(requests) or not _are_mappings(configs):
         return []
     by_name = {str(config.get("action_name")): config for config in configs}
     found = []

@@ -44,6 +44,7 @@ from prefect_langgraph.models import Answer, Question, RunHandle, RunStatus
 from prefect_langgraph.reports.approvals import emit_answered, emit_requested
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs.call import Context
+from prefect_langgraph.suspension.look import unfinished
 from prefect_langgraph.suspension.obstacles import obstacle
 from prefect_langgraph.suspension.wait import TRY_AGAIN_SECONDS, Group, Wait
 from prefect_langgraph.transport.deadline import NO_DEADLINE, Deadline
@@ -53,6 +54,9 @@ _DEADLINE = "langgraph-ask-"
 """Begins the keys of inputs that hold a deadline."""
 
 _REASON_CHARACTERS = 500
+
+READ_SECONDS = 30.0
+"""How long the deployment may take to tell what became of runs that had ended in time."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class Rounds:
         self._asked: dict[str, list[Question]] = {}
         self._answered: dict[str, list[Answer]] = {}
         self._deadline: datetime | None = None
+        self._default_since: float | None = None
         names = [
             context.deployment.connection.name or policy.assistant for context in contexts.values()
         ]
@@ -170,10 +175,11 @@ class Rounds:
             return
         self._deadline = datetime.now(UTC) + timedelta(seconds=remaining)
         runs = sorted(f"{handle.thread_id}:{handle.run_id}" for handle in self._out.handles)
-        asked = [runs, self._policy.deadline.max_wait_seconds, self._owner.attempt]
+        asked = {"runs": runs, "seconds": self._policy.deadline.max_wait_seconds}
+        name = digest(f"ask {self._owner.attempt}", asked)[:32]
         async with get_client() as client:
             self._deadline = await storage.deadline_of(
-                client, self._flow_run_id, f"{_DEADLINE}{digest(asked)[:32]}", self._deadline
+                client, self._flow_run_id, f"{_DEADLINE}{name}", self._deadline
             )
 
     @property
@@ -190,9 +196,12 @@ class Rounds:
         if self._deadline is None:
             return Deadline()
         seconds = (self._deadline - datetime.now(UTC)).total_seconds()
+        end = time.monotonic() + max(seconds, 0.0)
         if any(given.is_default for given in answers.given.values()):
-            seconds += self._policy.deadline.max_wait_seconds or 0.0
-        return replace(self._policy.deadline, end=time.monotonic() + max(seconds, 0.0))
+            # Of a suspension the record holds it, so a later execution does not begin anew.
+            self._default_since = self._default_since or time.monotonic()
+            end = self._default_since + (self._policy.deadline.max_wait_seconds or 0.0)
+        return replace(self._policy.deadline, end=end)
 
     def _context(self, place: int) -> Context:
         return self._contexts[join.location_of(self._out.handles[place])]
@@ -248,24 +257,48 @@ class Rounds:
     async def _wait(self, places: Sequence[int], deadline: Deadline) -> list[RunResult | None]:
         """What became of these runs; None of those that had not ended at the deadline."""
         unknown = [place for place in places if place not in self._known]
-        if self._suspends and unknown:
+        errors: dict[int, DeploymentError] = {}
+        found = dict(self._known)
+        self._known.clear()
+        if unknown:
+            left = await self._until_ended([self._out.handles[place] for place in unknown], deadline)
+            ended = [place for place in unknown if self._out.handles[place].run_id not in left]
+            found |= await self._read(ended, deadline, errors)
+        self._out.errors = errors
+        return [found.get(place) for place in places]
+
+    async def _until_ended(self, handles: Sequence[RunHandle], deadline: Deadline) -> set[str]:
+        """Wait without a process where that is possible; the runs that have not ended in time."""
+        if self._suspends:
             wait = Wait(
-                self._groups([self._out.handles[place] for place in unknown]),
+                self._groups(handles),
                 self._owner,
                 self._logger,
                 stay_seconds=self._policy.stay_seconds,
                 deadline=deadline,
             )
-            await wait.until_ended()
-        errors: dict[int, DeploymentError] = {}
-        waited: list[RunResult | None] = []
-        if unknown:
-            handles = [self._out.handles[place] for place in unknown]
-            waited = await join.wait_all(self._contexts, handles, "collect", deadline, None, errors)
-        self._out.errors = {unknown[index]: error for index, error in errors.items()}
-        by_place = {**self._known, **dict(zip(unknown, waited, strict=True))}
-        self._known.clear()
-        return [by_place[place] for place in places]
+            return {handle.run_id for handle in await wait.until_ended()}
+        if not deadline.passed:
+            return set()  # the reading waits for them
+        left = await asyncio.gather(
+            *(unfinished(group.deployment, group.handles) for group in self._groups(handles))
+        )
+        return {handle.run_id for part in left for handle in part}
+
+    async def _read(
+        self, places: Sequence[int], deadline: Deadline, errors: dict[int, DeploymentError]
+    ) -> dict[int, RunResult | None]:
+        """What became of runs, also of those that have ended when the time is over."""
+        if not places:
+            return {}
+        left = deadline.remaining()
+        if left is not None and left < READ_SECONDS and (self._suspends or deadline.passed):
+            deadline = Deadline.after(READ_SECONDS)
+        handles = [self._out.handles[place] for place in places]
+        refused: dict[int, DeploymentError] = {}
+        found = await join.wait_all(self._contexts, handles, "collect", deadline, None, refused)
+        errors |= {places[index]: error for index, error in refused.items()}
+        return dict(zip(places, found, strict=True))
 
     def _groups(self, handles: Sequence[RunHandle]) -> list[Group]:
         groups = []

@@ -97,8 +97,12 @@ class Owner:
         What became of it is the outcome of the try, also when it failed: starting another one would
         repeat what was not asked for again, at every resumption.
         """
+        return bool(self.suspensions) and self.made_in_this_try(tags)
+
+    def made_in_this_try(self, tags: Mapping[str, Any]) -> bool:
+        """True of a run that this very try of the flow run has made."""
         root, _, made = str(tags.get(ATTEMPT)).partition(":")
-        if not self.suspensions or self.root is None or root != self.root[0]:
+        if self.root is None or root != self.root[0]:
             return False
         attempt, retries = self.tries
         made_attempt, made_retries = (int(number) for number in made.split("."))

@@ -40,6 +40,9 @@ SUSPENDED = "prefect_suspended"
 ANSWERS = "prefect_answers"
 """On a run that goes on with a person's answer: the run that asked."""
 
+CONTINUES = "prefect_continues"
+"""On a run of a later attempt that goes on where one with a person's answer failed: that one."""
+
 TAG_PREFIX = "prefect_"
 
 FINALIZER_MARK = "prefect_langgraph_finalizer"

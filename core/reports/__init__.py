@@ -8,4 +8,5 @@
 | `terminal_bar` | the progress bar of a terminal |
 | `events`       | events of a fan-out |
 | `artifacts`    | tables as artifacts |
+| `approvals`    | what people were asked and answered |
 """

@@ -16,7 +16,7 @@ import httpx
 
 from prefect_langgraph.errors import DeploymentError, RunInterruptedError
 from prefect_langgraph.models import RunHandle, RunStatus, StreamPart
-from prefect_langgraph.results import RunResult
+from prefect_langgraph.results import OnInterrupt, RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context, OnTimeout
 from prefect_langgraph.streams.reader import FIRST, Position, StreamReader, broken
@@ -24,8 +24,6 @@ from prefect_langgraph.streams.watchdog import watchdog
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 from prefect_langgraph.transport.generators import feed_control
-
-OnInterrupt = Literal["raise", "return"]
 
 OnDisconnect = Literal["cancel", "continue"]
 

@@ -39,18 +39,22 @@ _PAGE = 200  # what Prefect answers for at once, unless it was set otherwise
 
 
 async def suspended_flow_runs(
-    client: PrefectClient, ours: Callable[[State[Any] | None], bool] | None = None
+    client: PrefectClient,
+    ours: Callable[[State[Any] | None], bool] | None = None,
+    *,
+    paused_too: bool = False,
 ) -> list[FlowRun]:
     """The flow runs that are suspended with a pause key of ours, and not for a form.
 
     Args:
         client: For Prefect.
         ours: Which to give instead, by their states.
+        paused_too: True gives also those whose process waits.
     """
     wanted = FlowRunFilter(
         state=FlowRunFilterState(
             type=FlowRunFilterStateType(any_=[StateType.PAUSED]),
-            name=FlowRunFilterStateName(any_=[SUSPENDED]),
+            name=None if paused_too else FlowRunFilterStateName(any_=[SUSPENDED]),
         )
     )
     found: dict[UUID, FlowRun] = {}

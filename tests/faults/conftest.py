@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from inspect import signature
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 
+from faults import suspending_flows as flows
+from faults.suspended import GATED, Start, Suspended
 from faults.tally import Tally
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
@@ -67,3 +75,24 @@ def _tally(
         tally = Tally(proxy, client, executions, block)
         yield tally
         tally.clear()
+
+
+@pytest.fixture
+def start(tally: Tally, tmp_path: Path) -> Iterator[Start]:
+    """Makes a flow run, by default one whose runs wait behind the gate.
+
+    Afterwards it is deleted: a pass of another test's resumer would ask about it.
+    """
+    made: list[UUID] = []
+
+    def begin(flow: Flow[..., Any] = flows.waits, **parameters: Any) -> Suspended:
+        work = {"work": GATED} if "work" in signature(flow.fn).parameters else {}
+        run = Suspended(tally, tmp_path, flow, **{**work, **parameters})
+        made.append(run.id)
+        return run
+
+    yield begin
+    with get_client(sync_client=True) as client:
+        for flow_run_id in made:
+            with suppress(ObjectNotFound):
+                client.delete_flow_run(flow_run_id)

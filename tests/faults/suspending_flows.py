@@ -9,6 +9,7 @@ from prefect import flow, suspend_flow_run, task
 
 from prefect_langgraph import (
     RunHandle,
+    ask_interrupts,
     get_run,
     join_run,
     join_runs,
@@ -138,3 +139,38 @@ def cannot(block: str, work: dict[str, Any], where: str) -> list[Any]:
 @flow
 def without_finalizer(block: str, work: dict[str, Any]) -> list[Any]:
     return [in_subflow.fn(block, work)]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def asks(
+    block: str, graph: str, inputs: list[Any], options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Start runs, have a person answer what they ask, and tell what they came to."""
+    handles = start_runs(graph, inputs, credentials=block)
+    given = {"stay_seconds": 60, **(options or {})}
+    result = ask_interrupts(handles, on_failure=given.pop("on_failure", "raise"), **given)
+    return {
+        "statuses": [str(one.status) for one in result],
+        "values": result.values,
+        "answers": [
+            [answer.question.title, answer.reply, answer.answered_by] for answer in result.answers
+        ],
+        "errors": [one.error.error if one.error is not None else None for one in result],
+    }
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def asks_in_subflow(block: str, graph: str, inputs: list[Any]) -> dict[str, Any]:
+    """Ask where nothing can suspend."""
+    result: dict[str, Any] = asks(block, graph, inputs)
+    return result
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow(retries=1)
+def asks_with_retry(block: str, graph: str, inputs: list[Any]) -> dict[str, Any]:
+    """Ask, and begin again when a run fails after the answer."""
+    result: dict[str, Any] = asks.fn(block, graph, inputs)
+    return result

@@ -19,6 +19,7 @@ from prefect_langgraph import (
     join_run,
     join_runs,
     run_on_thread,
+    run_stateless,
     start_run,
     stream_run,
 )
@@ -192,3 +193,20 @@ def test_a_run_that_was_answered_before_its_join_keeps_its_own_outcome(
     results = join_runs([*others, asking], on_failure="collect")
     assert [result.status for result in results] == [*[RunStatus.SUCCESS] * 10, RunStatus.INTERRUPTED]
     assert results[-1].values == {"total": 1}
+
+
+def test_a_question_that_was_expected_is_returned_as_the_sdk_returns_it(
+    odd_graphs: LangGraphCredentials, odd_client: SyncLangGraphClient
+) -> None:
+    asked = odd_client.runs.wait(None, "private", input={"ask": True})
+    thread_id = create_thread(credentials=odd_graphs)
+    given: dict[str, Any] = {"credentials": odd_graphs, "on_interrupt": "return"}
+    on_thread = run_on_thread(thread_id, "private", {"ask": True}, **given)
+    stateless = run_stateless("private", {"ask": True}, **given)
+    handle = start_run("private", {"ask": True}, credentials=odd_graphs)
+    joined = join_run(handle, **given)
+    for values in (on_thread, stateless, joined):
+        assert [one["value"] for one in values["__interrupt__"]] == ["May I?"]
+        assert {**values, "__interrupt__": ()} == {**asked, "__interrupt__": ()}
+    with pytest.raises(InvalidRequestError, match="on_interrupt"):
+        run_on_thread(thread_id, "private", credentials=odd_graphs, on_interrupt="ask")

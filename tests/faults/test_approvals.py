@@ -1,0 +1,534 @@
+"""A person answers in Prefect, whatever happens meanwhile: once, checked, and without a process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.states import Cancelled, Crashed
+
+from faults import suspending_flows as flows
+from faults.suspended import Start, Suspended, entry_of, one_pass
+from faults.tally import RUN, Tally
+from prefect_langgraph import (
+    InvalidRequestError,
+    LangGraphAssistant,
+    LangGraphCredentials,
+    ask_interrupts,
+    fan_out,
+    join_runs,
+    run_assistant,
+    start_runs,
+    sweep,
+)
+from prefect_langgraph.approvals.asking import open_forms
+from prefect_langgraph.approvals.record import Form
+from prefect_langgraph.cli import main
+from prefect_langgraph.transport.loop import io_loop
+from proxy import Hold
+from support.waiting import PATIENCE, until
+
+NAME = {"answered_by": "Ada"}
+
+
+def case(tag: str, **more: Any) -> dict[str, Any]:
+    return {"tag": tag, "asks": 1, **more}
+
+
+def refunds(order: str, *amounts: int) -> dict[str, Any]:
+    content = " ".join([order, *map(str, amounts)])
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+class Asked:
+    """The form that a flow run is suspended or paused for, as Prefect's UI sees it."""
+
+    def __init__(self, run: Suspended) -> None:
+        self._row = until(lambda: self._paused(run))
+        keys = self._keys
+        with get_client(sync_client=True) as client:
+            schema = client.read_flow_run_input(run.id, keys["schema"])
+            page = client.read_flow_run_input(run.id, keys["description"])
+        self.fields: dict[str, Any] = json.loads(schema)["properties"]
+        self.required: list[str] = json.loads(schema)["required"]
+        self.page: str = json.loads(page)
+
+    @staticmethod
+    def _paused(run: Suspended) -> FlowRun | None:
+        row = run.row
+        state = row.state
+        if state is None or not state.is_paused() or not state.state_details.run_input_keyset:
+            return None
+        with get_client(sync_client=True) as client:
+            found = client.filter_flow_run_input(
+                row.id, state.state_details.run_input_keyset["schema"], 1, set()
+            )
+        return row if found else None
+
+    @property
+    def _keys(self) -> Mapping[Any, str]:
+        state = self._row.state
+        assert state is not None
+        keys = state.state_details.run_input_keyset
+        assert keys is not None
+        return keys
+
+    def submit(self, **values: Any) -> tuple[SetStateStatus, str]:
+        """Press "Resume" with these values; what Prefect says."""
+        with get_client(sync_client=True) as client:
+            answer = client.resume_flow_run(self._row.id, run_input=values)
+        return answer.status, str(getattr(answer.details, "reason", None))
+
+    def answer(self, **values: Any) -> None:
+        """Answer so that Prefect takes it."""
+        status, why = self.submit(**NAME, **values)
+        assert status is SetStateStatus.ACCEPT, why
+
+
+def asking(start: Start, graph: str, *inputs: Any, **options: Any) -> Suspended:
+    """A flow run that was executed until it asks."""
+    run = start(flows.asks, graph=graph, inputs=[*inputs], options=options or None)
+    run.suspends()
+    return run
+
+
+def forms_of(run: Suspended) -> list[Form]:
+    async def ask() -> list[Form]:
+        async with get_client() as client:
+            return [form for row, form in await open_forms(client) if row.id == run.id]
+
+    return io_loop().run(ask)
+
+
+def test_answer_given_in_prefect_reaches_the_agent_once_and_without_a_process(
+    start: Start, tally: Tally
+) -> None:
+    run = asking(start, "case", case("a"))
+    entry = entry_of(one_pass(), run.id)
+    assert entry is not None
+    assert (entry.action, entry.reason) == ("wait", "1 question for a person")
+    form = Asked(run)
+    assert form.required == ["answered_by"]
+    assert "`case` asks: `Question 0 of a?`" in form.page
+    form.answer(q1_answer="yes")
+    result = run.ends()
+    assert result["values"][0]["answers"] == ["yes"]
+    assert result["answers"] == [["Question 0 of a?", "yes", "Ada"]]
+    assert tally.executed == {"begin a": 1, "end a": 1}
+    assert tally.made == 2
+    tally.nothing_left()
+
+
+@pytest.mark.parametrize("graph", ["batched", "per_call"])
+def test_every_decision_of_langchains_middleware(start: Start, tally: Tally, graph: str) -> None:
+    run = asking(start, graph, refunds("o1", 1, 2, 3, 4))
+    form = Asked(run)
+    assert form.fields["q1_decision"]["enum"] == ["approve", "edit", "reject", "respond", "leave open"]
+    assert json.loads(form.fields["q2_arguments"]["default"]) == {"order": "o1", "amount": 2}
+    decisions = {"q1_decision": "approve", "q2_decision": "edit", "q3_decision": "reject"}
+    edited = {"q2_arguments": json.dumps({"order": "o1", "amount": 7}), "q3_message": "too much"}
+    form.answer(**decisions, **edited, q4_decision="respond", q4_message="paid in cash")
+    result = run.ends()
+    said = result["values"][0]["messages"][-1]["content"]
+    assert result["statuses"] == ["success"]
+    assert tally.executed == {"refund o1 1": 1, "refund o1 7": 1}
+    assert "too much" in said
+    assert "paid in cash" in said
+    assert [reply["type"] for _, reply, _ in result["answers"]] == [
+        "approve",
+        "edit",
+        "reject",
+        "respond",
+    ]
+
+
+def test_many_runs_of_which_some_ask_come_five_to_a_form(start: Start, tally: Tally) -> None:
+    quiet = [{"tag": f"quiet-{number}"} for number in range(13)]
+    run = asking(start, "case", *quiet, *(case(f"asks-{number}") for number in range(7)))
+    first = Asked(run)
+    assert len(first.fields) == 5 + 1
+    first.answer(**{f"q{number}_answer": f"{number}" for number in range(1, 6)})
+    run.suspends()
+    second = Asked(run)
+    assert len(second.fields) == 2 + 1
+    second.answer(q1_answer='"six"', q2_answer="seven")
+    result = run.ends()
+    assert [values["answers"] for values in result["values"][13:]] == [
+        [1],
+        [2],
+        [3],
+        [4],
+        [5],
+        ["six"],
+        ["seven"],
+    ]
+    assert tally.made == 20 + 7
+    tally.nothing_left()
+
+
+def test_three_parallel_questions_are_answered_in_one_resume_and_two_in_a_row_in_two(
+    start: Start, tally: Tally
+) -> None:
+    run = asking(start, "case", case("a", asks=3, in_turn=2))
+    form = Asked(run)
+    form.answer(q1_answer="x", q2_answer="leave", q3_answer="")  # the third is left for later
+    run.suspends()
+    assert tally.made == 1
+    Asked(run).answer(q1_answer="z")
+    run.suspends()
+    assert tally.made == 2
+    Asked(run).answer(q1_answer="first")
+    run.suspends()
+    Asked(run).answer(q1_answer="second")
+    result = run.ends()
+    assert sorted(map(str, result["values"][0]["answers"])) == ["first", "leave", "second", "x", "z"]
+    assert len(result["answers"]) == 5
+    assert tally.made == 4
+    tally.nothing_left()
+
+
+def test_wrong_and_empty_answers_are_asked_again_with_the_reason(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a", schema=True))
+    form = Asked(run)
+    status, _ = form.submit(q1_f1="yes", q1_f2="7")
+    assert status is SetStateStatus.REJECT  # nobody has said who it is
+    form.answer(q1_f1="yes", q1_f2="seven")
+    run.suspends()
+    again = Asked(run)
+    assert "An earlier answer did not do" in again.page
+    assert "'amount' is a number" in again.page
+    again.answer(q1_f1="yes", q1_f2="700")
+    run.suspends()
+    third = Asked(run)
+    assert "maximum" in third.page
+    third.answer(q1_f1="leave open")
+    run.suspends()
+    assert tally.made == 1
+    Asked(run).answer(q1_f1="no", q1_f2="7", q1_f3="later")
+    assert run.ends()["values"][0]["answers"] == [{"ok": False, "amount": 7, "why": "later"}]
+    assert tally.made == 2
+
+
+def test_what_the_graph_refuses_is_asked_again_with_its_reason(start: Start, tally: Tally) -> None:
+    """The schema of the tool's arguments cannot be told from the form: only the graph knows it."""
+    run = asking(start, "per_call", refunds("o1", 5))
+    Asked(run).answer(q1_decision="edit", q1_arguments=json.dumps({"order": "o1"}))
+    run.suspends()
+    form = Asked(run)
+    assert "An earlier answer did not do" in form.page
+    form.answer(q1_decision="approve")
+    assert run.ends()["statuses"] == ["success"]
+    assert tally.executed == {"refund o1 5": 1}
+
+
+def test_two_people_in_the_same_second_answer_once(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a"))
+    form = Asked(run)
+    with ThreadPoolExecutor(2) as pool:
+        said = [pool.submit(form.submit, q1_answer=word, answered_by=word) for word in ("yes", "no")]
+        statuses = [one.result()[0] for one in said]
+    assert statuses.count(SetStateStatus.ACCEPT) == 1
+    answers = run.ends()["answers"]
+    assert len(answers) == 1
+    assert answers[0][1] == answers[0][2]
+    assert tally.made == 2
+
+
+def test_clicks_and_webhooks_without_an_answer_do_nothing(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a"))
+    form = Asked(run)
+    for _ in range(20):
+        assert form.submit()[0] is SetStateStatus.REJECT
+    assert run.state == "Suspended"
+    form.answer(q1_answer="yes")
+    assert run.ends()["statuses"] == ["success"]
+    assert tally.made == 2
+
+
+@pytest.mark.parametrize("when", ["before the send", "after the send"])
+def test_process_killed_around_the_send_sends_the_answer_once(
+    start: Start, tally: Tally, when: str
+) -> None:
+    run = asking(start, "case", case("a"))
+    Asked(run).answer(q1_answer="yes")
+    hold = Hold(answer=when == "after the send")
+    tally.proxy.on("POST", RUN, hold)
+    with run.executes() as running:
+        assert hold.reached.wait(PATIENCE), running.log()
+        running.kill()
+    hold.release()
+    with run.executes() as running:
+        result = running.result()
+    assert result["values"][0]["answers"] == ["yes"]
+    assert tally.executed == {"begin a": 1, "end a": 1}
+    tally.nothing_left()
+
+
+def test_form_whose_process_died_before_it_was_shown_is_shown_by_the_resumer(
+    start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = asking(start, "case", case("a"))
+    form = Asked(run)
+    (record,) = forms_of(run)
+    with get_client(sync_client=True) as client:
+        for part in ("schema", "description"):
+            client.delete_flow_run_input(run.id, f"{record.keyset_base}-{part}")
+    assert "schema not found" in form.submit(**NAME, q1_answer="yes")[1]
+    monkeypatch.setattr("prefect_langgraph.approvals.asking.SHOWN_SECONDS", 0.0)
+    one_pass()
+    Asked(run).answer(q1_answer="yes")
+    assert run.ends()["statuses"] == ["success"]
+    assert tally.made == 2
+
+
+def test_answered_elsewhere_meanwhile_is_not_sent_and_wakes_the_flow_run(
+    start: Start, tally: Tally
+) -> None:
+    run = asking(start, "case", case("a"))
+    (form,) = forms_of(run)
+    thread_id = form.questions[0].thread_id
+    made = tally.client.runs.create(thread_id, "case", command={"resume": "from Studio"})
+    until(lambda: tally.client.runs.get(thread_id, made["run_id"])["status"] == "success")
+    entry = entry_of(one_pass(), run.id)
+    assert entry is not None
+    assert (entry.action, entry.reason) == ("resume", "what it asks was answered elsewhere")
+    result = run.ends()
+    assert result["values"][0]["answers"] == ["from Studio"]
+    assert result["answers"] == []
+    tally.nothing_left()
+
+
+def test_answer_that_comes_after_one_from_elsewhere_is_not_sent(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a"))
+    (form,) = forms_of(run)
+    thread_id = form.questions[0].thread_id
+    made = tally.client.runs.create(thread_id, "case", command={"resume": "from Studio"})
+    until(lambda: tally.client.runs.get(thread_id, made["run_id"])["status"] == "success")
+    Asked(run).answer(q1_answer="yes")
+    result = run.ends()
+    assert result["values"][0]["answers"] == ["from Studio"]
+    assert result["answers"] == []
+    assert tally.executed == {"begin a": 1, "end a": 1}
+
+
+def test_default_reply_answers_at_the_deadline_and_the_first_wins(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a"), max_wait_seconds=8, default_reply="nobody came")
+    until(lambda: (entry := entry_of(one_pass(), run.id)) and entry.action == "resume")
+    with get_client(sync_client=True) as client:  # a person is too late
+        late = client.resume_flow_run(run.id, run_input={**NAME, "q1_answer": "yes"})
+    assert late.status is SetStateStatus.ABORT
+    result = run.ends()
+    assert result["values"][0]["answers"] == ["nobody came"]
+    assert result["answers"] == [["Question 0 of a?", "nobody came", "default_reply"]]
+    assert tally.made == 2
+
+
+def test_deadline_without_a_default_fails_and_leaves_the_question(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a"), max_wait_seconds=8)
+    until(lambda: (entry := entry_of(one_pass(), run.id)) and entry.action == "resume")
+    with run.executes() as running:
+        kind, said = running.outcome()
+    assert kind == "error"
+    assert "JoinTimeoutError: Nobody answered 1 run of 1" in said
+    assert run.state == "TimedOut"
+    assert tally.made == 1
+
+
+def test_what_an_agent_says_is_never_rendered(start: Start, tally: Tally) -> None:
+    say = "```\n</code><img src=x onerror=alert(1)>\n````\n![](http://evil/p.png)" + "y" * 1_000
+    run = asking(start, "case", case("a", say=say, times=1000))
+    form = Asked(run)
+    assert len(form.page) < 6000
+    assert "`````text\n```\n</code><img" in form.page
+    assert "[and more: see the thread]" in form.page
+    form.answer(q1_answer='{"__prefect_kind": "json", "value": "{\\"a\\": 1}"}')
+    reply = run.ends()["values"][0]["answers"][0]
+    assert reply == {"__prefect_kind": "json", "value": '{"a": 1}'}
+
+
+def test_arguments_that_are_not_to_be_shown_are_nowhere_in_prefect(start: Start, tally: Tally) -> None:
+    run = asking(start, "batched", refunds("secret-order", 5), show_arguments=False)
+    form = Asked(run)
+    assert "`refund`" in form.page
+    assert form.fields["q1_decision"]["enum"] == ["approve", "reject", "respond", "leave open"]
+    with get_client(sync_client=True) as client:
+        for prefix in ("langgraph", "suspended"):
+            kept = client.filter_flow_run_input(run.id, prefix, 100, set())
+            assert kept
+            assert not any("secret-order" in row.value for row in kept)
+    form.answer(q1_decision="approve")
+    assert run.ends()["statuses"] == ["success"]
+    assert tally.executed == {"refund secret-order 5": 1}
+
+
+def test_cancelled_while_it_asks_leaves_the_thread_as_the_sweep_leaves_it(
+    start: Start, tally: Tally
+) -> None:
+    run = asking(start, "case", case("a"))
+    (form,) = forms_of(run)
+    thread_id = form.questions[0].thread_id
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+    one_pass(tally.block)
+    sweep(tally.block, grace_seconds=0)
+    assert tally.client.threads.get(thread_id)["status"] == "interrupted"
+    tally.client.threads.delete(thread_id)
+
+
+def test_fan_out_asks_with_nothing_else_to_set(start: Start, tally: Tally) -> None:
+    inputs = [{"tag": "quiet"}, case("a"), case("b")]
+    run = start(fan_out, assistant_id="case", inputs=inputs, interrupts="ask", stay_seconds=60)
+    run.suspends()
+    Asked(run).answer(q1_answer="yes", q2_answer="no")
+    result = run.ends()
+    assert [values["answers"] for values in result.values] == [[], ["yes"], ["no"]]
+    assert [answer.answered_by for answer in result.answers] == ["Ada", "Ada"]
+    assert tally.made == 3 + 2
+    tally.nothing_left()
+
+
+def test_run_assistant_asks_with_nothing_else_to_set(start: Start, tally: Tally) -> None:
+    block = LangGraphAssistant(credentials=LangGraphCredentials.load(tally.block), assistant_id="case")
+    block.save(tally.block, overwrite=True)
+    run = start(run_assistant, input=case("a"), interrupts="ask", stay_seconds=60)
+    run.suspends()
+    Asked(run).answer(q1_answer="yes")
+    assert run.ends()["answers"] == ["yes"]
+    assert tally.made == 2
+    tally.nothing_left()
+
+
+def test_agent_inbox_and_breakpoints_are_answered_in_their_own_words(
+    start: Start, tally: Tally
+) -> None:
+    run = asking(start, "inbox", {})
+    form = Asked(run)
+    assert form.fields["q1_decision"]["enum"] == ["approve", "edit", "reject", "respond", "leave open"]
+    form.answer(q1_decision="edit", q1_arguments='{"to": "b@example.org"}')
+    said = {"action": "send_mail", "args": {"to": "b@example.org"}}
+    assert run.ends()["values"][0]["said"] == {"type": "edit", "args": said}
+    stopped = asking(start, "stops", {"tag": "b"})
+    form = Asked(stopped)
+    assert form.fields["q1_decision"]["enum"] == ["approve", "leave open"]
+    form.answer(q1_decision="approve")
+    assert stopped.ends()["statuses"] == ["success"]
+    assert tally.executed == {"begin b": 1, "end b": 1}
+
+
+def test_answered_in_a_terminal(start: Start, tally: Tally, capsys: pytest.CaptureFixture[str]) -> None:
+    run = asking(start, "batched", refunds("o1", 1, 2))
+
+    def call(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["approvals", *words])
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    assert str(run.id) in call("list")[1]
+    assert json.loads(call("list", "--json")[1])[0]["questions"][0]["tool"] == "refund"
+    assert "q2_arguments" in call("show", str(run.id))[1]
+    answer = ("answer", str(run.id), "--by", "Ada")
+    status, said = call(*answer, "--set", "q9_decision=approve")
+    assert (status, "q1_decision" in said) == (2, True)
+    status, said = call(*answer, "--set", "q1_decision=respond")
+    assert (status, "needs a message" in said) == (2, True)
+    assert run.state == "Suspended"
+    status, said = call(*answer, "--decision", "approve", "--set", "q2_decision=reject")
+    assert (status, "Answered" in said) == (0, True)
+    assert run.ends()["statuses"] == ["success"]
+    assert tally.executed == {"refund o1 1": 1}
+    assert call("list")[1].startswith("0 waiting")
+    assert call("show", str(run.id))[0] == 2
+
+
+def test_process_killed_after_it_has_suspended_keeps_the_form(start: Start, tally: Tally) -> None:
+    """A worker that sees it die calls the flow run crashed, before it is answered or after."""
+    for answered in (False, True):
+        run = asking(start, "case", case("a"))
+        form = Asked(run)
+        if answered:
+            form.answer(q1_answer="yes")
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Crashed(), force=True)
+        entry = entry_of(one_pass(tally.block), run.id)
+        assert entry is not None
+        assert entry.reason == ("it was answered" if answered else "1 question for a person")
+        if not answered:
+            Asked(run).answer(q1_answer="yes")
+        assert run.ends()["values"][0]["answers"] == ["yes"]
+    assert tally.made == 4
+    tally.nothing_left()
+
+
+def test_what_asks_for_nobody_is_refused_before_anything_is_sent(tally: Tally) -> None:
+    handles = start_runs("case", [{"tag": "a"}], credentials=tally.block)
+    with pytest.raises(InvalidRequestError, match="is for a flow"):
+        ask_interrupts(handles)
+
+    @flow
+    def asks(**options: Any) -> None:
+        ask_interrupts(handles, **options)
+
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("on_failure", {"on_failure": "fail_fast"}),
+        ("on_timeout", {"on_timeout": "never"}),
+        ("wait", {"wait": "here"}),
+        ("stay_seconds", {"stay_seconds": -1}),
+        ("give both", {"default_reply": "no"}),
+        ("default_reply", {"default_reply": object(), "max_wait_seconds": 9}),
+    ]
+    for said, options in wrong:
+        with pytest.raises(InvalidRequestError, match=said):
+            asks(**options)
+    join_runs(handles)
+
+
+def test_in_a_subflow_the_process_waits_for_the_form(start: Start, tally: Tally) -> None:
+    run = start(flows.asks_in_subflow, graph="case", inputs=[case("a")])
+    with run.executes() as running:
+        running.wait_for_log("The flow run is paused for a form")
+        child = until(lambda: paused_child(run))
+        form = Asked(child)
+        form.answer(q1_answer="yes")
+        assert running.result()["values"][0]["answers"] == ["yes"]
+    assert tally.made == 2
+    tally.nothing_left()
+
+
+def paused_child(run: Suspended) -> Any:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+    wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+        rows = client.read_flow_runs(flow_run_filter=wanted)
+    if not rows:
+        return None
+
+    class Child:
+        id = rows[0].id
+
+        @property
+        def row(self) -> FlowRun:
+            with get_client(sync_client=True) as client:
+                return client.read_flow_run(self.id)
+
+    return Child()
+
+
+def test_retry_goes_on_from_what_failed_and_asks_nobody_again(start: Start, tally: Tally) -> None:
+    inputs = [case("good"), case("bad", fail=True)]
+    run = start(flows.asks_with_retry, graph="case", inputs=inputs)
+    run.suspends()
+    Asked(run).answer(q1_answer="yes", q2_answer="no")
+    result = run.ends()  # in its second attempt
+    assert [values["answers"] for values in result["values"]] == [["yes"], ["no"]]
+    assert tally.executed == {"begin good": 1, "end good": 1, "begin bad": 1, "end bad": 2}
+    assert tally.made == 2 + 3
+    tally.nothing_left()
