@@ -113,7 +113,7 @@ def answer_approval(
     flow_run: str,
     *,
     by: str,
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)] = (),
     decision: str | None = None,
 ) -> int:
     """Answer what a flow run asks, and have it go on.

@@ -11,6 +11,7 @@
 | `finalizer`       | the hooks that release what a flow run owns as it ends |
 | `sweep`           | releasing what no finalizer released |
 | `suspension`      | a flow run waits without a process |
+| `approvals`       | a join with a person in the middle |
 | `resume`          | resuming flow runs whose runs have ended |
 | `resume_loop`     | the same in a process that stays |
 """

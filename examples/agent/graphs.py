@@ -1,4 +1,4 @@
-"""Graphs that need no model and no key: `answer`, `chat`, `critic` and `headers`.
+"""Graphs that need no model and no key: `answer`, `chat`, `critic`, `refunds` and `headers`.
 
 Tests, the demo and the benchmarks share them. Nodes are coroutines and never block: `langgraph dev`
 turns a blocking call into an error.
@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime
+from langgraph.types import interrupt
 
 # The server cannot express the schemas of a graph whose state is a TypedDict of Python 3.11's typing.
 from typing_extensions import TypedDict
@@ -66,6 +67,35 @@ def speaker(default_name: str) -> Any:
 
 chat = speaker("chat")
 critic = speaker("critic")
+
+
+class Refund(TypedDict, total=False):
+    order: str
+    amount: int
+    said: str
+
+
+async def review(state: Refund) -> Refund:
+    """Ask a person, in the words of langchain's `HumanInTheLoopMiddleware`."""
+    arguments = {"order": state.get("order", "A-1"), "amount": state.get("amount", 10)}
+    request = {"name": "refund", "args": arguments, "description": "May I refund this order?"}
+    allowed = {"action_name": "refund", "allowed_decisions": ["approve", "edit", "reject"]}
+    reply = interrupt({"action_requests": [request], "review_configs": [allowed]})
+    decision = reply["decisions"][0]
+    if decision["type"] == "reject":
+        return {"said": f"not refunded: {decision.get('message', 'rejected')}"}
+    if decision["type"] == "edit":
+        arguments = decision["edited_action"]["args"]
+    return {"said": f"refunded {arguments['amount']} of {arguments['order']}"}
+
+
+refunds = (
+    StateGraph(Refund)
+    .add_node("review", review)
+    .add_edge(START, "review")
+    .add_edge("review", END)
+    .compile()
+)
 
 
 class Given(TypedDict, total=False):

@@ -123,11 +123,15 @@ class Page:
             mobile=False,
         )
 
-    def screenshot(self, file: Path) -> None:
-        """Keep what the window shows."""
+    def screenshot(self, file: Path, *, of: str | None = None) -> None:
+        """Keep what the window shows, or one element of it, which a JavaScript expression gives."""
         # Two frames: the first may still show what was before the last change.
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        picture = self.call("Page.captureScreenshot", format="png")
+        clip: dict[str, Any] = {}
+        if of is not None:
+            keys = "({x: box.x, y: box.y, width: box.width, height: box.height, scale: 1})"
+            clip["clip"] = self.evaluate(f"(box => {keys})({of}.getBoundingClientRect())")
+        picture = self.call("Page.captureScreenshot", format="png", **clip)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(picture["data"]))
 

@@ -335,19 +335,19 @@ SDK: list[tuple[str, Any, dict[str, str], set[str]]] = [
         "run_on_thread",
         RunsClient.create,
         {**FOR_RUNS, **NO_STREAM},
-        {"credentials", "max_wait_seconds", "on_timeout", "idempotency_key", "once"},
+        {"credentials", "max_wait_seconds", "on_timeout", "on_interrupt", "idempotency_key", "once"},
     ),
     (
         "run_on_thread",
         RunsClient.wait,
         {**FOR_RUNS, **WAITS},
-        {"credentials", "max_wait_seconds", "on_timeout", "idempotency_key", "once"},
+        {"credentials", "max_wait_seconds", "on_timeout", "on_interrupt", "idempotency_key", "once"},
     ),
     (
         "run_stateless",
         RunsClient.wait,
         {**FOR_RUNS, **WAITS, **NO_THREAD},
-        {"credentials", "max_wait_seconds", "on_timeout", "idempotency_key", "once"},
+        {"credentials", "max_wait_seconds", "on_timeout", "on_interrupt", "idempotency_key", "once"},
     ),
     (
         "create_thread",

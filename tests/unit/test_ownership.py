@@ -449,6 +449,7 @@ NOT_IN_THE_KEY: dict[str, tuple[Any, str]] = {
     "headers": ({"x-token": "renewed"}, "tokens are renewed between attempts"),
     "max_wait_seconds": (9.0, "how long the caller waits is not what it asks for"),
     "on_timeout": ("leave", "what becomes of a run is not what is run"),
+    "on_interrupt": ("return", "nor is what is made of a question"),
     "detached": (True, "a flag of the clean-up"),
     "if_exists": ("do_nothing", "matters only for an id that the caller gives"),
 }
