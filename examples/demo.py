@@ -55,6 +55,7 @@ def main() -> None:
     _settings_for_prefect(servers, api_url)
     _flow(url)()
     console.print(Rule(f"[bold]done in {time.monotonic() - began:.0f} s"))
+    console.print("Next: make test, make docs, .venv/bin/prefect-langgraph doctor --url ADDRESS")
 
 
 def _leave(number: int, frame: object) -> NoReturn:
@@ -119,6 +120,7 @@ def _flow(url: str) -> Callable[[], None]:
     def demo() -> None:
         one_question()
         conversation()
+        approval()
         fan_out()
 
     return demo
@@ -152,6 +154,54 @@ def conversation() -> None:
         style = "bold" if speaker == "you" else "cyan"
         console.print(Text(f"  {speaker:>7} ", style).append(message["content"], "default"))
     console.print(f"  {'':>7} both on thread {thread_id}\n", style="dim")
+
+
+def approval() -> None:
+    """An agent asks before it refunds, and a person answers in the form of the flow run."""
+    from prefect import flow
+
+    from prefect_langgraph import FanOutResult, ask_interrupts, start_runs
+
+    _title("A person answers in Prefect", "ask_interrupts(handles)")
+
+    @flow
+    def review_refunds() -> FanOutResult:
+        handles = start_runs("refunds", [{"order": "A-7", "amount": 12}])
+        return ask_interrupts(handles, wait="process")
+
+    person = threading.Thread(target=_press_resume, daemon=True)
+    person.start()
+    result = review_refunds()
+    (answer,) = result.answers
+    question = answer.question
+    console.print(
+        f"  {question.assistant_id} asks: {question.tool} {question.arguments}? {question.text}"
+    )
+    console.print(
+        f"  {answer.answered_by} decides: [green]{answer.reply['type']}[/], and the agent says "
+        f"{result.values[0]['said']!r}\n"
+    )
+
+
+def _press_resume() -> None:
+    """Do what a person does in Prefect's UI: open the flow run, fill the form, press Resume."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateName,
+    )
+    from prefect.client.schemas.responses import SetStateStatus
+
+    paused = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Paused"])))
+    form = {"q1_decision": "approve", "answered_by": "Ada"}
+    with get_client(sync_client=True) as client:
+        while True:
+            for asking in client.read_flow_runs(flow_run_filter=paused):
+                # Refused for as long as the form is not there yet.
+                if client.resume_flow_run(asking.id, form).status is SetStateStatus.ACCEPT:
+                    return
+            time.sleep(0.2)
 
 
 def fan_out() -> None:

@@ -124,7 +124,7 @@ async def concluded(
     await release_followed(contexts, handles, result)
     result = result.model_copy(update={"answers": tuple(outcome.answers)})
     if outcome.unanswered and on_timeout == "cancel":
-        await give_up(contexts, [result[place] for place in outcome.unanswered])
+        await give_up(contexts, [(handles[place], result[place]) for place in outcome.unanswered])
     if on_failure == "collect":
         return result
     if outcome.errors:
@@ -148,22 +148,32 @@ async def _with_unanswered(contexts: join.Contexts, outcome: Outcome) -> list[Ru
     return found
 
 
+def _restored(handle: RunHandle, result: RunResult) -> RunResult:
+    """The result with a handle that goes with its thread where the first run's did."""
+    owned = {"owns_thread": handle.owns_thread}
+    return result.model_copy(update={"handle": result.handle.model_copy(update=owned)})
+
+
 async def release_followed(
     contexts: join.Contexts, handles: Sequence[RunHandle], results: Sequence[RunResult]
 ) -> None:
     """Release the threads that existed only for runs which later ones took the place of."""
     followed = [
-        result.model_copy(update={"handle": result.handle.model_copy(update={"owns_thread": True})})
+        _restored(handle, result)
         for handle, result in zip(handles, results, strict=True)
-        if handle.owns_thread and handle.run_id != result.handle.run_id
+        if handle.run_id != result.handle.run_id
     ]
     await join.release_many(contexts, followed)
 
 
-async def give_up(contexts: join.Contexts, results: Sequence[RunResult]) -> None:
+async def give_up(contexts: join.Contexts, unanswered: Sequence[tuple[RunHandle, RunResult]]) -> None:
     """Let go of threads that nobody will answer."""
     for location, context in contexts.items():
-        here = [result for result in results if join.location_of(result.handle) == location]
+        here = [
+            _restored(handle, result)
+            for handle, result in unanswered
+            if join.location_of(handle) == location
+        ]
         await operations.release(context, here, interrupted_too=True)
 
 
@@ -228,7 +238,7 @@ def ask_interrupts(
         on_timeout: When the time has passed: "leave" runs and questions as they are, or "cancel" the
             runs and give up the threads that ask.
         default_reply: What is answered when nobody has answered in time, such as `{"type": "reject"}`.
-            Runs that go on with it are waited for as long again. None: see `on_timeout`.
+            Runs that go on by then are waited for as long again. None: see `on_timeout`.
         wait: "suspend" frees the process while it waits for runs and people; "process" stays.
         stay_seconds: How long the process stays before it suspends, while runs go on.
         questions: Reads what an interrupted run asks, for graphs of which this package does not know

@@ -106,7 +106,6 @@ class Given:
     reply: Any
     answered_by: str
     answered_at: datetime
-    is_default: bool = False
 
 
 @dataclass
@@ -160,8 +159,7 @@ def answers_of(forms: Iterable[Submitted]) -> Answers:
                 found.refused[key] = str(wrong)
                 continue
             if reply is not LEFT_OPEN:
-                by_default = (one.values or {}).get(NAME) == AT_DEADLINE
-                found.given[key] = Given(reply, _name(one), one.at, by_default)
+                found.given[key] = Given(reply, _name(one), one.at)
     return found
 
 

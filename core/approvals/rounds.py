@@ -55,6 +55,9 @@ _DEADLINE = "langgraph-ask-"
 
 _REASON_CHARACTERS = 500
 
+PREFECT_TRIES = 30
+"""So often Prefect is asked for what was answered, with a pause in between, before that fails."""
+
 READ_SECONDS = 30.0
 """How long the deployment may take to tell what became of runs that had ended in time."""
 
@@ -132,7 +135,7 @@ class Rounds:
         self._asked: dict[str, list[Question]] = {}
         self._answered: dict[str, list[Answer]] = {}
         self._deadline: datetime | None = None
-        self._default_since: float | None = None
+        self._late_since: float | None = None
         names = [
             context.deployment.connection.name or policy.assistant for context in contexts.values()
         ]
@@ -192,15 +195,19 @@ class Rounds:
         return self._deadline is not None and self._deadline <= datetime.now(UTC)
 
     def _time_left(self, answers: Answers) -> Deadline:
-        """The time that runs have: as long again, once some go on with the default reply."""
+        """The time that runs have.
+
+        As long again where answers are certain by the deadline: those that came in the last moment, and
+        the default, would be for nothing otherwise.
+        """
         if self._deadline is None:
             return Deadline()
         seconds = (self._deadline - datetime.now(UTC)).total_seconds()
         end = time.monotonic() + max(seconds, 0.0)
-        if any(given.is_default for given in answers.given.values()):
+        if seconds <= 0 and self._policy.has_default and answers.given:
             # Of a suspension the record holds it, so a later execution does not begin anew.
-            self._default_since = self._default_since or time.monotonic()
-            end = self._default_since + (self._policy.deadline.max_wait_seconds or 0.0)
+            self._late_since = self._late_since or time.monotonic()
+            end = self._late_since + (self._policy.deadline.max_wait_seconds or 0.0)
         return replace(self._policy.deadline, end=end)
 
     def _context(self, place: int) -> Context:
@@ -209,8 +216,19 @@ class Rounds:
     # -- follow ------------------------------------------------------------------------------------
 
     async def _answers(self) -> Answers:
-        async with get_client() as client:
-            return answers_of(await storage.forms_of(client, self._flow_run_id))
+        """What was answered so far; Prefect may be away for a while."""
+        tries = 0
+        while True:
+            try:
+                async with get_client() as client:
+                    return answers_of(await storage.forms_of(client, self._flow_run_id))
+            except (httpx.HTTPError, PrefectException) as error:
+                tries += 1
+                if tries == PREFECT_TRIES:
+                    raise
+                said = type(error).__name__
+                self._logger.warning("Prefect could not be asked for answers (%s); trying again", said)
+            await asyncio.sleep(TRY_AGAIN_SECONDS)
 
     async def _follow(self, place: int, answers: Answers) -> None:
         """Send what was answered, and go on with the run that goes on."""
@@ -258,7 +276,7 @@ class Rounds:
         """What became of these runs; None of those that had not ended at the deadline."""
         unknown = [place for place in places if place not in self._known]
         errors: dict[int, DeploymentError] = {}
-        found = dict(self._known)
+        found: dict[int, RunResult | None] = dict(self._known)
         self._known.clear()
         if unknown:
             left = await self._until_ended([self._out.handles[place] for place in unknown], deadline)
@@ -363,7 +381,7 @@ class Rounds:
         self, asks: Mapping[int, tuple[RunResult, list[Question]]], answers: Answers
     ) -> bool:
         """Show a form for the first open questions. False when time is over, without a default."""
-        form = self._form(asks, answers)
+        context, form = self._form(asks, answers)
         if self._is_late:
             if not self._policy.has_default or not self._defaults_fit(form):
                 return False
@@ -371,12 +389,6 @@ class Rounds:
                 await storage.save(client, self._flow_run_id, form)
                 await storage.submit(client, self._flow_run_id, form, AT_DEADLINE)
             return True
-        context = next(
-            context
-            for context in self._contexts.values()
-            if context.deployment.url == form.url
-            and context.deployment.connection.name == form.credentials
-        )
         emit_requested(form.questions, form.url)
         self._logger.info(
             "%s for a person, of %s",
@@ -400,27 +412,31 @@ class Rounds:
             await asyncio.sleep(TRY_AGAIN_SECONDS)
         return True
 
-    def _form(self, asks: Mapping[int, tuple[RunResult, list[Question]]], answers: Answers) -> Form:
+    def _form(
+        self, asks: Mapping[int, tuple[RunResult, list[Question]]], answers: Answers
+    ) -> tuple[Context, Form]:
+        """The form for the first open questions, and the context of their deployment."""
         to_ask: list[Question] = []
         totals: dict[str, int] = {}
         reasons: dict[int, str] = {}
-        location: tuple[str, str | None] | None = None
-        for result, questions in asks.values():
-            here = join.location_of(result.handle)
-            if location is not None and here != location:
+        context: Context | None = None
+        for place, (result, questions) in asks.items():
+            here = self._context(place)
+            if context is not None and here is not context:
                 continue  # one form leads to one deployment; the others come in the next
             missing = still_to_ask(questions, answers)[: QUESTIONS_SHOWN - len(to_ask)]
-            if not missing:
+            if not missing or result.handle.run_id in totals:
                 continue
-            location = here
+            context = here
             for question in missing:
                 if reason := self._reason(result, question, answers):
                     reasons[len(to_ask)] = reason
                 to_ask.append(shown(question, show_arguments=self._policy.show_arguments))
             totals[result.handle.run_id] = len(questions)
-        if location is None:
+        if context is None:
             raise LangGraphError("What was answered could not be sent: no question is left to ask.")
-        return Form(
+        connection = context.deployment.connection
+        return context, Form(
             name=new_form_name(),
             asked_at=datetime.now(UTC),
             deadline=self._deadline,
@@ -431,9 +447,9 @@ class Rounds:
             default=self._policy.default,
             suspends=self._suspends,
             hidden=not self._policy.show_arguments,
-            url=location[0],
-            credentials=location[1],
-            assistant=self._policy.assistant if location[1] is None else None,
+            url=connection.url,
+            credentials=connection.name,
+            assistant=self._policy.assistant if connection.name is None else None,
         )
 
     def _reason(self, result: RunResult, question: Question, answers: Answers) -> str | None:

@@ -96,3 +96,9 @@ def start(tally: Tally, tmp_path: Path) -> Iterator[Start]:
         for flow_run_id in made:
             with suppress(ObjectNotFound):
                 client.delete_flow_run(flow_run_id)
+
+
+@pytest.fixture
+def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
+    with run_proxy(prefect_server.api_url.removesuffix("/api")) as proxy:
+        yield proxy

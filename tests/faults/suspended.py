@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES
 
 from faults import suspending_flows as flows
 from faults.attempts import Attempt, attempt, read_flow_run
@@ -18,6 +19,7 @@ from prefect_langgraph.flows.resume import resumer_of
 from prefect_langgraph.suspension.models import ResumeEntry, ResumeReport
 from prefect_langgraph.suspension.record import PREFIX
 from prefect_langgraph.transport.loop import io_loop
+from proxy import Exchange, Fault, Proxy
 
 GATED = {"tag": "a", "gate": True}
 TAGS = [f"a-{number}" for number in range(flows.RUNS)]
@@ -113,3 +115,23 @@ class Suspended:
 
 
 Start = Callable[..., Suspended]
+
+
+class OnceOf:
+    """A fault for the first request in which a word is found."""
+
+    def __init__(self, word: bytes, fault: Fault) -> None:
+        self._word, self._fault = word, fault
+        self.shown = False
+
+    async def apply(self, exchange: Exchange) -> None:
+        if not self.shown and self._word in exchange.request.body:
+            self.shown = True
+            await self._fault.apply(exchange)
+        else:
+            await exchange.relay()
+
+
+def impatient_settings(proxy: Proxy) -> dict[Any, Any]:
+    """Settings with which one failure of Prefect's is enough."""
+    return {PREFECT_API_URL: f"{proxy.url}/api", PREFECT_CLIENT_MAX_RETRIES: 0}

@@ -174,3 +174,11 @@ def asks_with_retry(block: str, graph: str, inputs: list[Any]) -> dict[str, Any]
     """Ask, and begin again when a run fails after the answer."""
     result: dict[str, Any] = asks.fn(block, graph, inputs)
     return result
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+def asks_twice(block: str, graph: str, inputs: list[Any]) -> dict[str, Any]:
+    """Give each run twice."""
+    handles = start_runs(graph, inputs, credentials=block)
+    return {"values": ask_interrupts([*handles, *handles]).values}

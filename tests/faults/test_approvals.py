@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelled, Crashed
 
 from faults import suspending_flows as flows
-from faults.suspended import Start, Suspended, entry_of, one_pass
+from faults.attempts import attempt
+from faults.suspended import OnceOf, Start, Suspended, entry_of, impatient_settings, one_pass
 from faults.tally import RUN, Tally
 from prefect_langgraph import (
     InvalidRequestError,
@@ -32,7 +34,7 @@ from prefect_langgraph.approvals.asking import open_forms
 from prefect_langgraph.approvals.record import Form
 from prefect_langgraph.cli import main
 from prefect_langgraph.transport.loop import io_loop
-from proxy import Hold
+from proxy import Answer, Fault, Hold, LoseResponse, Proxy
 from support.waiting import PATIENCE, until
 
 NAME = {"answered_by": "Ada"}
@@ -339,6 +341,76 @@ def test_deadline_without_a_default_fails_and_leaves_the_question(start: Start, 
     assert "JoinTimeoutError: Nobody answered 1 run of 1" in said
     assert run.state == "TimedOut"
     assert tally.made == 1
+
+
+STEPS = {
+    "when it looks for answers": ("POST", "/input/filter$", b""),
+    "when it keeps the form": ("POST", "/input$", b"langgraph-form-"),
+    "when it suspends": ("POST", "/set_state$", b'run_input_keyset":{'),
+    "when it shows the form": ("POST", "/input$", b"-schema"),
+}
+
+
+@pytest.mark.parametrize("fault", [Answer(503), LoseResponse()], ids=["503", "answer lost"])
+@pytest.mark.parametrize("step", STEPS)
+def test_failure_of_prefect_while_it_asks_is_waited_out(
+    start: Start,
+    tally: Tally,
+    prefect_proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    fault: Fault,
+) -> None:
+    monkeypatch.setattr("prefect_langgraph.approvals.asking.SHOWN_SECONDS", 0.0)
+    run = start(flows.asks, graph="case", inputs=[case("a")])
+    method, path, word = STEPS[step]
+    once = OnceOf(word, fault)
+    prefect_proxy.on(method, path, once, times=None)
+    settings = {setting.name: value for setting, value in impatient_settings(prefect_proxy).items()}
+    with attempt(run.flow, run.id, run.folder, settings) as running:
+        kind, said = running.outcome()
+    assert (kind, said.partition(":")[0]) == ("error", "Pause"), said
+    assert once.shown
+    assert run.state == "Suspended"
+    one_pass()  # which shows the form, where nobody else did
+    Asked(run).answer(q1_answer="yes")
+    assert run.ends()["values"][0]["answers"] == ["yes"]
+    assert tally.executed == {"begin a": 1, "end a": 1}
+
+
+def test_person_and_deadline_in_the_same_second_answer_once(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a"), max_wait_seconds=8, default_reply="nobody came")
+    (form,) = forms_of(run)
+    shown = Asked(run)
+    assert form.deadline is not None
+    until(lambda: datetime.now(UTC) > form.deadline)
+    with ThreadPoolExecutor(2) as pool:
+        person = pool.submit(shown.submit, q1_answer="yes", **NAME)
+        resumer = pool.submit(one_pass)
+        status, resumed = person.result()[0], entry_of(resumer.result(), run.id)
+    by_resumer = resumed is not None and resumed.action == "resume"
+    assert (status is SetStateStatus.ACCEPT) != by_resumer
+    answers = run.ends()["answers"]
+    assert [answer[1] for answer in answers] == ["nobody came" if by_resumer else "yes"]
+    assert tally.made == 2
+
+
+def test_run_that_is_given_twice_is_asked_about_once(start: Start, tally: Tally) -> None:
+    run = start(flows.asks_twice, graph="case", inputs=[case("a")])
+    run.suspends()
+    form = Asked(run)
+    assert list(form.fields) == ["q1_answer", "answered_by"]
+    form.answer(q1_answer="yes")
+    assert [values["answers"] for values in run.ends()["values"]] == [["yes"], ["yes"]]
+    assert tally.made == 2
+
+
+def test_cancel_at_the_deadline_gives_the_thread_up(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a"), max_wait_seconds=8, on_timeout="cancel")
+    until(lambda: (entry := entry_of(one_pass(), run.id)) and entry.action == "resume")
+    with run.executes() as running:
+        assert "They are given up" in running.outcome()[1]
+    tally.nothing_left()
 
 
 def test_what_an_agent_says_is_never_rendered(start: Start, tally: Tally) -> None:

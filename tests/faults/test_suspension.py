@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import temporary_settings
 from prefect.states import Cancelling
 from prefect.states import Suspended as SuspendedState
 
@@ -29,9 +28,11 @@ from faults.suspended import (
     GATED,
     GOOD,
     TAGS,
+    OnceOf,
     Start,
     Suspended,
     entry_of,
+    impatient_settings,
     one_pass,
     records,
 )
@@ -47,17 +48,14 @@ from prefect_langgraph import (
 )
 from prefect_langgraph.flows.resume import resumer_of
 from prefect_langgraph.suspension.models import ResumeEntry, ResumeReport
-from prefect_langgraph.testing import PrefectServer
 from prefect_langgraph.transport.loop import io_loop
 from proxy import (
     Answer,
-    Exchange,
     Fault,
     Hold,
     LoseRequest,
     LoseResponse,
     Proxy,
-    run_proxy,
 )
 from support.second_look import SEARCH, SecondLook, hold_second_look
 from support.waiting import PATIENCE, until
@@ -512,32 +510,6 @@ PASSES = {
 }
 
 
-class OnceOf:
-    """A fault for the first request in which a word is found."""
-
-    def __init__(self, word: bytes, fault: Fault) -> None:
-        self._word, self._fault = word, fault
-        self.shown = False
-
-    async def apply(self, exchange: Exchange) -> None:
-        if not self.shown and self._word in exchange.request.body:
-            self.shown = True
-            await self._fault.apply(exchange)
-        else:
-            await exchange.relay()
-
-
-@pytest.fixture
-def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
-    with run_proxy(prefect_server.api_url.removesuffix("/api")) as proxy:
-        yield proxy
-
-
-def impatient(proxy: Proxy) -> dict[Any, Any]:
-    """Settings with which one failure of Prefect's is enough."""
-    return {PREFECT_API_URL: f"{proxy.url}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
-
-
 @pytest.mark.parametrize("fault", [Answer(503), LoseResponse()], ids=["503", "answer lost"])
 @pytest.mark.parametrize("step", STEPS)
 def test_failure_of_prefect_while_it_suspends_is_waited_out_in_the_process(
@@ -547,7 +519,7 @@ def test_failure_of_prefect_while_it_suspends_is_waited_out_in_the_process(
     method, path, word = STEPS[step]
     once = OnceOf(word, fault)
     prefect_proxy.on(method, path, once, times=None)
-    settings = {setting.name: value for setting, value in impatient(prefect_proxy).items()}
+    settings = {setting.name: value for setting, value in impatient_settings(prefect_proxy).items()}
     with attempt(run.flow, run.id, run.folder, settings) as running:
         assert running.outcome()[0] == "error"
     assert once.shown
@@ -568,7 +540,7 @@ def test_failure_of_prefect_during_a_pass_leaves_it_to_the_next(
     tally.settle()
     method, path = PASSES[step]
     rule = prefect_proxy.on(method, path, Answer(503))
-    with temporary_settings(impatient(prefect_proxy)):
+    with temporary_settings(impatient_settings(prefect_proxy)):
         try:
             report = one_pass()
         except PrefectHTTPStatusError:
