@@ -1,6 +1,6 @@
 """A flow run that waits without a process, on a Prefect server with PostgreSQL; prints what it came to.
 
-python -m worker.suspended_on_postgresql begin BLOCK        the id of a new flow run
+python -m worker.suspended_on_postgresql begin FLOW BLOCK   the id of a new flow run
 python -m worker.suspended_on_postgresql execute ID         "suspended", or what the flow returned
 python -m worker.suspended_on_postgresql pass               how many flow runs wait, and were resumed
 """
@@ -17,6 +17,7 @@ from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 
 from prefect_langgraph import (
+    ask_interrupts,
     join_runs,
     resume_waiting,
     start_runs,
@@ -37,9 +38,20 @@ def waits(block: str) -> list[str]:
     return [str(result.status) for result in join_runs(handles, on_failure="collect")]
 
 
-def begin(block: str) -> str:
+@with_finalizer(parameter="block")
+@flow
+def asks(block: str) -> list[str]:
+    """Ask a person without a process, and tell what the agent said."""
+    handles = start_runs("refunds", [{"order": "A-7"}], credentials=block)
+    return [values["said"] for values in ask_interrupts(handles).values]
+
+
+FLOWS = {"waits": waits, "asks": asks}
+
+
+def begin(name: str, block: str) -> str:
     with get_client(sync_client=True) as client:
-        deployment_id = client.create_deployment(client.create_flow(waits), "on-postgresql")
+        deployment_id = client.create_deployment(client.create_flow(FLOWS[name]), "on-postgresql")
         made = client.create_flow_run_from_deployment(deployment_id, parameters={"block": block})
         return str(made.id)
 
@@ -47,8 +59,9 @@ def begin(block: str) -> str:
 def execute(flow_run_id: str) -> object:
     with get_client(sync_client=True) as client:
         row = client.read_flow_run(UUID(flow_run_id))
+        name = client.read_flow(row.flow_id).name
     try:
-        return run_flow(waits, flow_run=row)
+        return run_flow(FLOWS[name], flow_run=row)
     except Pause:
         return "suspended"
 

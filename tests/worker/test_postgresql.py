@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +124,19 @@ def test_fan_out_finalizer_and_sweep_do_their_work_on_postgresql(
     assert postgres.ask("select count(*) from flow_run where state_name = 'Completed'") == "4"
 
 
+def steps_on(server: PrefectServer, langgraph_server: LangGraphServer) -> Callable[..., Any]:
+    """Runs a step of `suspended_on_postgresql`, whose flows find the block they name."""
+    python(server, "-m", "prefect", "block", "register", "-m", "prefect_langgraph")
+    Api(server.api_url).make_block("langgraph-credentials", BLOCK, {"url": langgraph_server.url})
+    module = "worker.suspended_on_postgresql"
+    return lambda *arguments: json.loads(python(server, "-m", module, *arguments))
+
+
 def test_flow_run_waits_without_a_process_on_postgresql(
     prefect_on_postgres: PrefectServer, langgraph_server: LangGraphServer, client: SyncLangGraphClient
 ) -> None:
-    def step(*arguments: str) -> Any:
-        module = "worker.suspended_on_postgresql"
-        return json.loads(python(prefect_on_postgres, "-m", module, *arguments))
-
-    api = Api(prefect_on_postgres.api_url)
-    python(prefect_on_postgres, "-m", "prefect", "block", "register", "-m", "prefect_langgraph")
-    api.make_block("langgraph-credentials", BLOCK, {"url": langgraph_server.url})
-    flow_run_id = step("begin", BLOCK)
+    step = steps_on(prefect_on_postgres, langgraph_server)
+    flow_run_id = step("begin", "waits", BLOCK)
     assert step("execute", flow_run_id) == "suspended"
     assert step("pass") == [1, 0]
     for thread_id in left_by(client, flow_run_id).threads:
@@ -142,6 +144,29 @@ def test_flow_run_waits_without_a_process_on_postgresql(
             client.runs.cancel(thread_id, run_id)
     assert until(lambda: step("pass") == [0, 1])
     assert step("execute", flow_run_id) == ["cancelled"] * 3
+    assert not left_by(client, flow_run_id)
+
+
+def test_person_answers_on_postgresql(
+    prefect_on_postgres: PrefectServer, langgraph_server: LangGraphServer, client: SyncLangGraphClient
+) -> None:
+    step = steps_on(prefect_on_postgres, langgraph_server)
+    api = Api(prefect_on_postgres.api_url)
+    flow_run_id = step("begin", "asks", BLOCK)
+    assert step("execute", flow_run_id) == "suspended"
+    details = api.flow_run(flow_run_id)["state"]["state_details"]
+    schema = api.ask("GET", f"/flow_runs/{flow_run_id}/input/{details['run_input_keyset']['schema']}")
+    fields = sorted(schema["properties"].items(), key=lambda field: int(field[1]["position"]))
+    assert [name for name, _ in fields] == [
+        "q1_decision",
+        "q1_arguments",
+        "q1_message",
+        "answered_by",
+    ]
+    form = {"q1_decision": "reject", "q1_message": "no", "answered_by": "Ada"}
+    answer = api.ask("POST", f"/flow_runs/{flow_run_id}/resume", {"run_input": form})
+    assert answer["status"] == "ACCEPT"
+    assert step("execute", flow_run_id) == ["not refunded: no"]
     assert not left_by(client, flow_run_id)
 
 
