@@ -17,7 +17,7 @@ from prefect_langgraph.flows.suspension import STAY_SECONDS, WaitBy, check_stay,
 from prefect_langgraph.logs import counted
 from prefect_langgraph.many_runs import join
 from prefect_langgraph.models import Question, RunHandle
-from prefect_langgraph.reports.approvals import ARTIFACT_KEY, rows_of_answers
+from prefect_langgraph.reports.approvals import ARTIFACT_KEY, rows_of_questions
 from prefect_langgraph.reports.artifacts import publish_table
 from prefect_langgraph.results import FanOutResult, RunResult
 from prefect_langgraph.runs import operations
@@ -195,10 +195,13 @@ def nobody_answered(
 
 
 async def publish_answers(outcome: Outcome) -> None:
-    """Make what was answered a table artifact."""
-    if outcome.answers:
-        said = f"{counted(len(outcome.answers), 'question')} answered by people"
-        await publish_table(ARTIFACT_KEY, rows_of_answers(outcome.answers), said)
+    """Make what was asked and answered a table artifact."""
+    if not outcome.answers and not outcome.open:
+        return
+    said = f"{counted(len(outcome.answers), 'question')} answered"
+    if outcome.open:
+        said += f", {len(outcome.open):,} left open"
+    await publish_table(ARTIFACT_KEY, rows_of_questions(outcome.answers, outcome.open), said)
 
 
 def ask_interrupts(

@@ -97,6 +97,7 @@ class Outcome:
         errors: Of runs that the server would not tell about, why, by place.
         answers: What was answered.
         unanswered: The places of runs that nobody answered until the deadline.
+        open: What they ask.
         late: True when the deadline passed.
     """
 
@@ -105,6 +106,7 @@ class Outcome:
     errors: dict[int, DeploymentError] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
     unanswered: list[int] = field(default_factory=list)
+    open: list[Question] = field(default_factory=list)
     late: bool = False
 
 
@@ -165,6 +167,9 @@ class Rounds:
                 continue  # another run has begun on its thread
             if out.late or not await self._ask(asks, answers):
                 out.unanswered, out.late = sorted(asks), True
+                asked = [question for _, questions in asks.values() for question in questions]
+                keep = self._policy.show_arguments
+                out.open = [shown(one, show_arguments=keep) for one in still_to_ask(asked, answers)]
                 break
         out.answers = [answer for answers in self._answered.values() for answer in answers]
         return out

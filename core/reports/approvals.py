@@ -54,12 +54,11 @@ def decision_of(answer: Answer) -> str:
     return "answered"
 
 
-def rows_of_answers(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """What was answered, one a row."""
-    return [
+def rows_of_questions(answers: Sequence[Answer], left_open: Sequence[Question]) -> list[dict[str, Any]]:
+    """What was answered and what was not, one question a row."""
+    answered = [
         {
-            "agent": answer.question.assistant_id,
-            "asked": answer.question.tool or answer.question.title,
+            **_asked(answer.question),
             "decision": decision_of(answer),
             "answered by": answer.answered_by,
             "answered at": f"{answer.answered_at:%Y-%m-%d %H:%M:%S} UTC",
@@ -68,3 +67,19 @@ def rows_of_answers(answers: Sequence[Answer]) -> list[dict[str, Any]]:
         }
         for answer in answers
     ]
+    waiting = [
+        {
+            **_asked(question),
+            "decision": "left open",
+            "answered by": "",
+            "answered at": "",
+            "thread": question.thread_id,
+            "run": question.run_id,
+        }
+        for question in left_open
+    ]
+    return [*answered, *waiting]
+
+
+def _asked(question: Question) -> dict[str, str]:
+    return {"agent": question.assistant_id, "asked": question.tool or question.title}

@@ -6,13 +6,21 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.events import Event
+from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Cancelled, Crashed
 
 from faults import suspending_flows as flows
@@ -33,6 +41,7 @@ from prefect_langgraph import (
 from prefect_langgraph.approvals.asking import open_forms
 from prefect_langgraph.approvals.record import Form
 from prefect_langgraph.cli import main
+from prefect_langgraph.reports.approvals import ANSWERED, REQUESTED
 from prefect_langgraph.transport.loop import io_loop
 from proxy import Answer, Fault, Hold, LoseResponse, Proxy
 from support.waiting import PATIENCE, until
@@ -109,6 +118,25 @@ def forms_of(run: Suspended) -> list[Form]:
     return io_loop().run(ask)
 
 
+def table_of(run: Suspended) -> list[dict[str, Any]]:
+    """The artifact of what was asked and answered."""
+    with get_client(sync_client=True) as client:
+        key = ArtifactFilter(key=ArtifactFilterKey(any_=["langgraph-approvals"]))
+        mine = ArtifactFilterFlowRunId(any_=[run.id])
+        (found,) = client.read_artifacts(artifact_filter=key.model_copy(update={"flow_run_id": mine}))
+    rows: list[dict[str, Any]] = json.loads(str(found.data))
+    return rows
+
+
+def events(run: Suspended, name: str) -> list[Event]:
+    """The flow run's events of this name."""
+    wanted = EventFilter(event=EventNameFilter(name=[name]))
+    with get_client(sync_client=True) as client:
+        page = client.read_events(wanted, limit=50)
+    mine = f"prefect.flow-run.{run.id}"
+    return [event for event in page.events if mine in [one.id for one in event.related]]
+
+
 def test_answer_given_in_prefect_reaches_the_agent_once_and_without_a_process(
     start: Start, tally: Tally
 ) -> None:
@@ -126,6 +154,12 @@ def test_answer_given_in_prefect_reaches_the_agent_once_and_without_a_process(
     assert tally.executed == {"begin a": 1, "end a": 1}
     assert tally.made == 2
     tally.nothing_left()
+    (row,) = table_of(run)
+    assert (row["agent"], row["decision"], row["answered by"]) == ("case", "answered", "Ada")
+    requested, answered = (until(partial(events, run, name)) for name in (REQUESTED, ANSWERED))
+    assert requested[0].resource["langgraph.assistant"] == "case"
+    assert answered[0].resource["langgraph.approval.decision"] == "answered"
+    assert answered[0].payload["answered_by"] == "Ada"
 
 
 @pytest.mark.parametrize("graph", ["batched", "per_call"])
@@ -152,7 +186,7 @@ def test_every_decision_of_langchains_middleware(start: Start, tally: Tally, gra
 
 
 def test_many_runs_of_which_some_ask_come_five_to_a_form(start: Start, tally: Tally) -> None:
-    quiet = [{"tag": f"quiet-{number}"} for number in range(13)]
+    quiet = [{"tag": f"quiet-{number}"} for number in range(43)]
     run = asking(start, "case", *quiet, *(case(f"asks-{number}") for number in range(7)))
     first = Asked(run)
     assert len(first.fields) == 5 + 1
@@ -162,7 +196,7 @@ def test_many_runs_of_which_some_ask_come_five_to_a_form(start: Start, tally: Ta
     assert len(second.fields) == 2 + 1
     second.answer(q1_answer='"six"', q2_answer="seven")
     result = run.ends()
-    assert [values["answers"] for values in result["values"][13:]] == [
+    assert [values["answers"] for values in result["values"][43:]] == [
         [1],
         [2],
         [3],
@@ -171,7 +205,7 @@ def test_many_runs_of_which_some_ask_come_five_to_a_form(start: Start, tally: Ta
         ["six"],
         ["seven"],
     ]
-    assert tally.made == 20 + 7
+    assert tally.made == 50 + 7
     tally.nothing_left()
 
 
@@ -274,17 +308,19 @@ def test_process_killed_around_the_send_sends_the_answer_once(
 
 
 def test_form_whose_process_died_before_it_was_shown_is_shown_by_the_resumer(
-    start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
+    start: Start, tally: Tally, prefect_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = asking(start, "case", case("a"))
-    form = Asked(run)
-    (record,) = forms_of(run)
-    with get_client(sync_client=True) as client:
-        for part in ("schema", "description"):
-            client.delete_flow_run_input(run.id, f"{record.keyset_base}-{part}")
-    assert "schema not found" in form.submit(**NAME, q1_answer="yes")[1]
+    run = start(flows.asks, graph="case", inputs=[case("a")])
+    hold = Hold()
+    prefect_proxy.on("POST", "/input$", OnceOf(b"-schema", hold), times=None)
+    settings = {setting.name: value for setting, value in impatient_settings(prefect_proxy).items()}
+    with attempt(run.flow, run.id, run.folder, settings) as running:
+        assert hold.reached.wait(PATIENCE), running.log()
+        running.kill()
+    assert run.state == "Suspended"
     monkeypatch.setattr("prefect_langgraph.approvals.asking.SHOWN_SECONDS", 0.0)
     one_pass()
+    hold.release()
     Asked(run).answer(q1_answer="yes")
     assert run.ends()["statuses"] == ["success"]
     assert tally.made == 2
@@ -341,6 +377,7 @@ def test_deadline_without_a_default_fails_and_leaves_the_question(start: Start, 
     assert "JoinTimeoutError: Nobody answered 1 run of 1" in said
     assert run.state == "TimedOut"
     assert tally.made == 1
+    assert [row["decision"] for row in table_of(run)] == ["left open"]
 
 
 STEPS = {

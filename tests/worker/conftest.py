@@ -76,7 +76,7 @@ def pool(prefect_server: PrefectServer) -> str:
 def deployment(pool: str, langgraph_server: LangGraphServer) -> str:
     """The name of the deployments of the flows in `deployed.py`, which find the block they name."""
     LangGraphCredentials(url=langgraph_server.url).save(BLOCK, overwrite=True)
-    for name in ("owner", "patient", "sleeper", "scattered"):
+    for name in ("owner", "patient", "reviewer", "sleeper", "scattered"):
         flow = Flow.from_source(str(Path(__file__).parent), f"deployed.py:{name}")
         assert isinstance(flow, Flow)
         flow.deploy("tests", work_pool_name=pool, build=False, push=False, print_next_steps=False)

@@ -8,11 +8,13 @@ from pathlib import Path
 from prefect import flow, suspend_flow_run, unmapped
 
 from prefect_langgraph import (
+    ask_interrupts,
     create_cron,
     join_run,
     join_runs,
     run_stateless,
     start_run,
+    start_runs,
     suspend_until_ended,
     with_finalizer,
 )
@@ -62,6 +64,14 @@ def scattered() -> None:
     run_stateless.map(unmapped("worker"), given, credentials=BLOCK)
     run_stateless.submit("worker", {"sleep": 600}, credentials=BLOCK)
     time.sleep(600)
+
+
+@with_finalizer(BLOCK, lease_seconds=LEASE_SECONDS)
+@flow
+def reviewer() -> list[str]:
+    """Have a person review a refund, without a process, and tell what the agent said."""
+    handles = start_runs("refunds", [{"order": "A-7"}], credentials=BLOCK)
+    return [values["said"] for values in ask_interrupts(handles).values]
 
 
 @with_finalizer(parameter="block", lease_seconds=LEASE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import Any
@@ -24,10 +25,10 @@ from worker.conftest import Worker
 from worker.deployed import BLOCK
 
 
-def begun(deployment: str, **parameters: Any) -> UUID:
+def begun(deployment: str, flow: str = "sleeper", **parameters: Any) -> UUID:
     """A flow run that a worker takes."""
     made: Any = run_deployment(
-        f"sleeper/{deployment}", parameters=parameters, timeout=0, as_subflow=False
+        f"{flow}/{deployment}", parameters=parameters, timeout=0, as_subflow=False
     )
     flow_run_id: UUID = made.id
     return flow_run_id
@@ -133,6 +134,22 @@ def test_process_killed_before_its_second_look_is_resumed_all_the_same(
         end_its_runs(client, flow_run_id)
         until(lambda: resume_waiting(block) and state_of(prefect_api, flow_run_id) == "Completed")
         assert until(lambda: not left_by(client, flow_run_id))
+
+
+def test_flow_run_that_asks_holds_no_process_and_goes_on_when_a_person_has_answered(
+    deployment: str, worker: Worker, prefect_api: Api, client: SyncLangGraphClient
+) -> None:
+    flow_run_id = begun(deployment, "reviewer")
+    row = suspended(prefect_api, flow_run_id)
+    pid = int(str(row["infrastructure_pid"]).rpartition(":")[2])
+    assert until(lambda: is_gone(pid))
+    form = {"q1_decision": "reject", "q1_message": "no", "answered_by": "Ada"}
+    resume = f"/flow_runs/{flow_run_id}/resume"
+    assert prefect_api.ask("POST", resume, {"run_input": form})["status"] == "ACCEPT"
+    prefect_api.completed(str(flow_run_id))
+    said = prefect_api.artifacts(str(flow_run_id))
+    assert [row["decision"] for row in json.loads(said[0]["data"])] == ["reject"]
+    assert until(lambda: not left_by(client, flow_run_id))
 
 
 def test_prefect_deployment_without_a_slot_keeps_what_was_resumed_until_there_is_one(
