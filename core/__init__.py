@@ -46,7 +46,16 @@ if TYPE_CHECKING:
     from prefect_langgraph.flows.suspension import asuspend_until_ended, suspend_until_ended
     from prefect_langgraph.flows.sweep import asweep, sweep
     from prefect_langgraph.headers import HeaderPolicy
-    from prefect_langgraph.models import Answer, Question, RunHandle, RunItem, RunStatus, StreamPart
+    from prefect_langgraph.models import (
+        Answer,
+        Budget,
+        Price,
+        Question,
+        RunHandle,
+        RunItem,
+        RunStatus,
+        StreamPart,
+    )
     from prefect_langgraph.results import FanOutResult, FanOutUsage, RunFailure, RunResult, Usage
     from prefect_langgraph.schedules import next_fires
     from prefect_langgraph.suspension.models import ResumeEntry, ResumeReport
@@ -141,7 +150,16 @@ _HOMES = {
     "flows.suspension": ("asuspend_until_ended", "suspend_until_ended"),
     "flows.sweep": ("asweep", "sweep"),
     "headers": ("HeaderPolicy",),
-    "models": ("Answer", "Question", "RunHandle", "RunItem", "RunStatus", "StreamPart"),
+    "models": (
+        "Answer",
+        "Budget",
+        "Price",
+        "Question",
+        "RunHandle",
+        "RunItem",
+        "RunStatus",
+        "StreamPart",
+    ),
     "results": ("FanOutResult", "FanOutUsage", "RunFailure", "RunResult", "Usage"),
     "schedules": ("next_fires",),
     "cleanup.models": ("SweepEntry", "SweepReport"),
@@ -201,6 +219,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Answer",
     "AuthenticationError",
+    "Budget",
     "CronHandle",
     "CronPlan",
     "CronSpec",
@@ -217,6 +236,7 @@ __all__ = [
     "LangGraphError",
     "LangGraphRun",
     "NotFoundError",
+    "Price",
     "Question",
     "RateLimitedError",
     "ResumeEntry",

@@ -109,6 +109,7 @@ class RunHandle(OneValue, Model):  # type: ignore[misc]
         key: What makes a second attempt find this run, or None.
         owns_thread: True when the thread exists for this run only and goes with it.
         origin: Whether this call started, adopted or restarted the run.
+        item_key: The caller's own name for what was run: the `key` of its `RunItem`.
 
     Example:
         >>> handle = RunHandle(
@@ -126,6 +127,7 @@ class RunHandle(OneValue, Model):  # type: ignore[misc]
     key: str | None = None
     owns_thread: bool = False
     origin: Origin = "started"
+    item_key: str | None = None
 
     def __str__(self) -> str:
         return f"run {self.run_id} of {self.assistant_id} on thread {self.thread_id}"
@@ -140,6 +142,8 @@ class RunItem(Model):
         config: Instead of the fan-out's.
         context: Instead of the fan-out's.
         metadata: Over the fan-out's.
+        key: The caller's own name for it, such as the key of a row: it comes back in `RunResult.key`,
+            in the file of results and in the report, and is not sent.
     """
 
     input: Any = Field(default=None, repr=False)
@@ -147,6 +151,53 @@ class RunItem(Model):
     config: dict[str, Any] | None = Field(default=None, repr=False)
     context: dict[str, Any] | None = Field(default=None, repr=False)
     metadata: dict[str, Any] | None = Field(default=None, repr=False)
+    key: str | None = None
+
+
+class Price(Model):
+    """What a model costs, per million tokens, in any currency.
+
+    Attributes:
+        input: Of tokens that are given to it.
+        output: Of tokens that it says.
+        cached: Of given tokens that it has in its cache; None is what others cost.
+    """
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+
+
+class Budget(Model):
+    """When a fan-out starts no more runs. What is None bounds nothing.
+
+    Attributes:
+        tokens: When the runs that ended report as many tokens, given and said together.
+        cost: When they report tokens of as much money, by `prices`.
+        runs: When as many were started.
+        failures: When as many did not succeed.
+        prices: What each model costs, by the name that its messages give; `*` is any other.
+
+    Example:
+        >>> Budget(tokens=2_000_000, failures=50).tokens
+        2000000
+        >>> Budget(cost=25.0, prices={"*": Price(input=3.0, output=15.0)}).cost
+        25.0
+    """
+
+    tokens: int | None = Field(default=None, gt=0)
+    cost: float | None = Field(default=None, gt=0)
+    runs: int | None = Field(default=None, gt=0)
+    failures: int | None = Field(default=None, gt=0)
+    prices: dict[str, Price] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Budget:
+        if (self.tokens, self.cost, self.runs, self.failures) == (None,) * 4:
+            raise ValueError("give at least one of tokens, cost, runs and failures")
+        if self.cost is not None and not self.prices:
+            raise ValueError("cost needs prices: none are built in")
+        return self
 
 
 class StreamPart(OneValue, Model):  # type: ignore[misc]

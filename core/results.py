@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -105,6 +106,11 @@ class RunResult(Model):
     usage: Usage | None = None
 
     @property
+    def key(self) -> str | None:
+        """The caller's own name for what was run: the `key` of its `RunItem`."""
+        return self.handle.item_key
+
+    @property
     def origin(self) -> Origin:
         """Whether the run was started, adopted or restarted by the call."""
         return self.handle.origin
@@ -200,6 +206,23 @@ class FanOutResult(Model, Sequence[RunResult]):
         """How many runs have each status. A status that no run has is absent."""
         return dict(Counter(result.status for result in self.results))
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat row per run, in input order, for pandas, polars or SQLite.
+
+        A graph's output that is an object gives a column for each of its values, named as they are; any
+        other output is the column `values`. What is no plain value is JSON text. The other columns are
+        `key`, `status`, `error`, `seconds`, `total_tokens`, `run_id` and `thread_id`, with `run_` in
+        front where the output has a value of that name.
+
+        Example:
+            >>> from prefect_langgraph import RunItem, join_runs, start_runs
+            >>> items = [RunItem(key="row-1", input={"question": "What is 6 x 7?"})]
+            >>> row = join_runs(start_runs("answer", items)).to_rows()[0]
+            >>> row["key"], row["status"], row["answer"]
+            ('row-1', 'success', 'You asked: What is 6 x 7?')
+        """
+        return [_row_of(result) for result in self.results]
+
     def raise_for_failures(self) -> FanOutResult:
         """Return self, or raise one `FanOutError` that holds every result."""
         errors = [error for result in self.results if (error := result.as_error()) is not None]
@@ -212,6 +235,29 @@ class FanOutResult(Model, Sequence[RunResult]):
                 self,
             )
         return self
+
+
+def _row_of(result: RunResult) -> dict[str, Any]:
+    values = result.values
+    output = values if isinstance(values, Mapping) else {} if values is None else {"values": values}
+    about = {
+        "key": result.key,
+        "status": str(result.status),
+        "error": str(result.error) if result.error is not None else None,
+        "seconds": result.seconds,
+        "total_tokens": result.usage.total_tokens if result.usage is not None else None,
+        "run_id": result.handle.run_id or None,
+        "thread_id": result.handle.thread_id or None,
+    }
+    named = {f"run_{name}" if name in output else name: value for name, value in about.items()}
+    return {**named, **{str(name): _plain(value) for name, value in output.items()}}
+
+
+def _plain(value: Any) -> Any:
+    """A value as a cell of a table holds it."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def error_of(result: RunResult) -> RunError | None:
@@ -299,8 +345,11 @@ def _error_of_none(result: RunResult) -> RunError:
             error=failure.error if failure is not None else None,
             detail=failure.message if failure is not None else None,
         )
+    spent = failure is not None and failure.error == "BudgetReached"
+    why = f"the budget was reached, {failure.message}" if failure is not None and spent else ""
     return RunCancelledError(
-        f"A run of {handle.assistant_id} was never started: the fan-out stopped before its turn.",
+        f"A run of {handle.assistant_id} was never started: "
+        f"{why or 'the fan-out stopped before its turn'}.",
         handle=handle,
         status=result.status,
     )
@@ -312,7 +361,7 @@ def _reasons(results: Iterable[RunResult]) -> str:
     for result in results:
         if result.as_error() is not None:
             failure = result.error
-            started = result.handle.run_id or failure is not None
+            started = result.handle.run_id or result.status is RunStatus.ERROR
             kind = failure.error if failure is not None else str(result.status)
             kinds[kind if started else "never started"][
                 failure.message if failure is not None else ""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from prefect.exceptions import Pause
@@ -29,10 +29,11 @@ from prefect_langgraph.flows.suspension import STAY_SECONDS, WaitBy, check_stay
 from prefect_langgraph.logs import counted
 from prefect_langgraph.many_runs import join
 from prefect_langgraph.many_runs.batch import Item
+from prefect_langgraph.many_runs.budget import BudgetGuard
 from prefect_langgraph.many_runs.engine import FanOut
 from prefect_langgraph.many_runs.join import OnFailure
 from prefect_langgraph.many_runs.result_file import ResultFile, read_inputs
-from prefect_langgraph.models import RunHandle, RunItem, RunStatus
+from prefect_langgraph.models import Budget, RunHandle, RunItem, RunStatus
 from prefect_langgraph.reports.events import FanOutEvents
 from prefect_langgraph.reports.fan_out_page import artifact_key, fan_out_report, publish_report
 from prefect_langgraph.reports.progress import FanOutProgress
@@ -44,6 +45,9 @@ from prefect_langgraph.tasks._task import context_for
 from prefect_langgraph.tasks.many_runs import requests_of
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.loop import io_loop
+
+OnBudget = Literal["stop", "cancel"]
+"""What becomes of runs in flight when the budget is used up."""
 
 _FLUSH_SECONDS = 1.0
 MAX_IN_FLIGHT = 1000
@@ -68,6 +72,8 @@ class _Plan:
     wait: WaitBy
     stay_seconds: float
     asks: bool
+    guard: BudgetGuard | None
+    budget_cancels: bool
     unanswered: list[int] = field(default_factory=list)
     known: dict[int, RunResult] = field(default_factory=dict)
 
@@ -125,10 +131,13 @@ async def _plan(
     wait: WaitBy | None,
     stay_seconds: float,
     interrupts: Interrupts,
+    budget: Budget | None,
+    on_budget: OnBudget,
     per_run_tasks: bool,
 ) -> _Plan:
     check_choice("on_failure", on_failure, ("raise", "fail_fast", "collect"))
     check_choice("interrupts", interrupts, ("raise", "ask"))
+    check_choice("on_budget", on_budget, ("stop", "cancel"))
     if wait is None:
         wait = "suspend" if interrupts == "ask" else "process"
     _check_wait(wait, stay_seconds, on_failure, per_run_tasks)
@@ -165,6 +174,8 @@ async def _plan(
         wait=wait,
         stay_seconds=stay_seconds,
         asks=interrupts == "ask",
+        guard=BudgetGuard(budget) if budget is not None else None,
+        budget_cancels=on_budget == "cancel",
     )
 
 
@@ -252,7 +263,8 @@ class _Watch:
 
     def ended_in_total(self) -> None:
         """Emit the event that the fan-out is over, even if not every run has ended."""
-        self.events.fan_out_ended(seconds=time.monotonic() - self._began)
+        spent = self._plan.guard.reached if self._plan.guard is not None else None
+        self.events.fan_out_ended(seconds=time.monotonic() - self._began, budget=spent)
 
     async def report(self, result: FanOutResult) -> None:
         """Write the file whole and publish the report."""
@@ -261,6 +273,8 @@ class _Watch:
             await asyncio.to_thread(plan.file.finish, result)
         counts = ", ".join(f"{count} {status}" for status, count in sorted(result.counts.items()))
         self._context.logger.info("Fan-out of %d runs ended: %s", len(result), counts or "no runs")
+        if plan.guard is not None and plan.guard.reached is not None:
+            self._context.logger.warning("The budget was reached: %s", plan.guard.reached)
         # Only these runs keep their threads, so only they have a page to link to.
         waiting = {item.handle.run_id for item in result if item.status is RunStatus.INTERRUPTED}
         markdown = fan_out_report(
@@ -269,6 +283,7 @@ class _Watch:
             samples=self.progress.samples,
             seconds=seconds,
             links=lambda handle: _studio_link(handle) if handle.run_id in waiting else None,
+            budget=str(plan.guard) if plan.guard is not None else "",
             rerun_hint=self._rerun_hint(len(result) - len(result.failed)),
         )
         await publish_report(
@@ -359,6 +374,8 @@ async def _execute(plan: _Plan, context: Context, *, per_run_tasks: bool) -> Fan
         max_in_flight=plan.max_in_flight,
         # The policy is applied to all results at the end; only "fail_fast" stops at failures here.
         stop_after=plan.tolerated + 1 if plan.on_failure == "fail_fast" else None,
+        guard=plan.guard,
+        budget_cancels=plan.budget_cancels,
         collects=plan.on_failure == "collect",
         known=plan.known,
         on_started=watch.started,
@@ -449,6 +466,8 @@ def fan_out(
     wait: WaitBy | None = None,
     stay_seconds: float = STAY_SECONDS,
     interrupts: Interrupts = "raise",
+    budget: Budget | None = None,
+    on_budget: OnBudget = "stop",
 ) -> FanOutResult:
     """Run an assistant on many inputs and report how each run ended.
 
@@ -488,6 +507,11 @@ def fan_out(
         stay_seconds: How long the flow run stays in its process before it suspends.
         interrupts: "ask" has people answer what runs ask, once the others have ended: see
             `ask_interrupts`. "raise" counts a run that stops at an interrupt as a failure.
+        budget: When no more runs are started: see `Budget`. What was used by then is exceeded by at
+            most the runs in flight, so by `max_in_flight` times the dearest run. A run that was not
+            started is in the result, without values, and a later call with the same `output_path` goes
+            on there.
+        on_budget: "stop" lets the runs in flight end, "cancel" cancels them.
 
     Returns:
         One `RunResult` per input, in their order.
@@ -524,6 +548,8 @@ def fan_out(
         wait=wait,
         stay_seconds=stay_seconds,
         interrupts=interrupts,
+        budget=budget,
+        on_budget=on_budget,
     )
 
 
@@ -550,6 +576,8 @@ async def afan_out(
     wait: WaitBy | None = None,
     stay_seconds: float = STAY_SECONDS,
     interrupts: Interrupts = "raise",
+    budget: Budget | None = None,
+    on_budget: OnBudget = "stop",
 ) -> FanOutResult:
     """Run an assistant on many inputs: the asynchronous twin of `fan_out`."""
     return await io_loop().arun(
@@ -573,4 +601,6 @@ async def afan_out(
         wait=wait,
         stay_seconds=stay_seconds,
         interrupts=interrupts,
+        budget=budget,
+        on_budget=on_budget,
     )

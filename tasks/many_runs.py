@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -90,7 +91,7 @@ def requests_of(
             )
         except InvalidRequestError as error:
             raise InvalidRequestError(f"input {index}: {error}") from None
-        requests.append(request)
+        requests.append(replace(request, item_key=item.key))
     return requests
 
 

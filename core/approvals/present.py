@@ -52,6 +52,7 @@ def of_row(deployment: Deployment, row: Row, before: RunHandle) -> RunHandle:
         key=None,
         owns_thread=False,
         origin="adopted",
+        item_key=before.item_key,
     )
 
 
@@ -115,7 +116,7 @@ async def send(
             )
         except ThreadBusyError:
             continue  # somebody was faster: look again who
-        return started, True
+        return started.model_copy(update={"item_key": handle.item_key}), True
 
 
 def _tagged(rows: Sequence[Row], tag: str, run_id: Any) -> Row | None:

@@ -572,7 +572,13 @@ class BatchStarter:
     ) -> None:
         self._deployment.part(Poller).note_started(run_id)
         item.handle = self._deployment.handle(
-            run_id, thread_id, item.request.assistant_id, key=key, owns_thread=True, origin=origin
+            run_id,
+            thread_id,
+            item.request.assistant_id,
+            key=key,
+            owns_thread=True,
+            origin=origin,
+            item_key=item.request.item_key,
         )
 
     # -- adopting --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from prefect_langgraph.errors import DeploymentError, JoinTimeoutError, LangGrap
 from prefect_langgraph.logs import counted
 from prefect_langgraph.many_runs import join
 from prefect_langgraph.many_runs.batch import CHUNK, BatchStarter, Item
+from prefect_langgraph.many_runs.budget import BudgetGuard
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.ownership.claims import ClaimThreads, TakenOverError
 from prefect_langgraph.ownership.pruning import PRUNE_SECONDS, Pruner
@@ -47,6 +48,8 @@ class FanOut:
         deadline: The caller's.
         max_in_flight: How many runs may be on the server at once. None: no limit.
         stop_after: After this many failures the fan-out starts no more, and leaves the rest unfinished.
+        guard: Starts no more once its budget is used up.
+        budget_cancels: True also cancels what is in flight then.
         collects: True goes on when the server would not tell about one run; its result says so.
         known: Results that need no run, by the index of their request.
         on_started: Called with items as their runs are started or adopted.
@@ -65,6 +68,8 @@ class FanOut:
         deadline: Deadline,
         max_in_flight: int | None = None,
         stop_after: int | None = None,
+        guard: BudgetGuard | None = None,
+        budget_cancels: bool = False,
         collects: bool = False,
         known: Mapping[int, RunResult] | None = None,
         on_started: OnStarted | None = None,
@@ -79,6 +84,8 @@ class FanOut:
         )
         self._bound = max_in_flight
         self._stop_after = stop_after
+        self._guard = guard
+        self._budget_cancels = budget_cancels
         self._collects = collects
         self._errors: dict[int, DeploymentError] = {}
         self._on_started = on_started
@@ -94,6 +101,7 @@ class FanOut:
         self._done: list[int] = []
         self._in_flight = 0
         self._failures = 0
+        self._started = 0
         self._late = False
         self._hands_over = True
         self._changed = asyncio.Event()
@@ -187,7 +195,12 @@ class FanOut:
     @property
     def _stopped(self) -> bool:
         failed = self._stop_after is not None and self._failures >= self._stop_after
-        return failed or self._late
+        return failed or self._late or (self._budget_cancels and self._spent is not None)
+
+    @property
+    def _spent(self) -> str | None:
+        """Which bound of the budget was reached, or None."""
+        return self._guard.reached if self._guard is not None else None
 
     async def _feed(self, *, joins: bool) -> None:
         if not self._open:
@@ -195,14 +208,21 @@ class FanOut:
         await self._starter.prepare()
         self._note([item for item in self._open if item.handle is not None], joins)
         waiting = deque(item for item in self._open if item.handle is None)
-        while waiting and not self._stopped:
+        while waiting and not self._stopped and self._spent is None:
             room = CHUNK
             if self._bound is not None:
                 room = self._bound - self._in_flight
                 if room < min(max(1, int(self._bound * REFILL_SHARE)), len(waiting)):
                     await self._change()
                     continue
-            batch = [waiting.popleft() for _ in range(min(room, CHUNK, len(waiting)))]
+            size = min(room, CHUNK, len(waiting))
+            if self._guard is not None:
+                left = self._guard.runs_left(self._started)
+                size = size if left is None else min(size, left)
+                if not size:
+                    break
+            batch = [waiting.popleft() for _ in range(size)]
+            self._started += size
             await self._starter.start(batch)
             self._note(batch, joins)
             self._late = self._late or any(not item.resolved for item in batch)
@@ -246,6 +266,8 @@ class FanOut:
     def _end(self, index: int, result: RunResult) -> None:
         self._found[index] = result
         self._failures += result.status is not RunStatus.SUCCESS
+        if self._guard is not None:
+            self._guard.note(result)
         self._report(index, result)
 
     def _report(self, index: int, result: RunResult) -> None:
@@ -348,7 +370,10 @@ class FanOut:
             await asyncio.wait(waits)
 
     def _no_handle(self, item: Item) -> RunHandle:
-        return self._context.deployment.handle("", "", item.request.assistant_id, key=item.text)
+        request = item.request
+        return self._context.deployment.handle(
+            "", "", request.assistant_id, key=item.text, item_key=request.item_key
+        )
 
     def _not_started(self, item: Item) -> RunResult:
         handle = self._no_handle(item)
@@ -356,4 +381,6 @@ class FanOut:
             failure = RunFailure(error=type(item.error).__name__, message=str(item.error))
             return RunResult(handle=handle, status=RunStatus.ERROR, error=failure)
         failure = RunFailure(error="NotStarted", message="the fan-out stopped before it was its turn")
+        if self._spent is not None:
+            failure = RunFailure(error="BudgetReached", message=self._spent)
         return RunResult(handle=handle, status=RunStatus.CANCELLED, error=failure)

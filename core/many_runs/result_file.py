@@ -1,10 +1,10 @@
 """Inputs and results of a fan-out as JSON Lines, on any file system that fsspec knows.
 
-A line of results is `{"index", "fingerprint", "status", "values", "error", "run_id", "thread_id",
-"seconds", "created_at", "ended_at", "usage"}`; the fingerprint is a digest of the input, which itself
-is not written. On a local disk lines are added as runs end, so a file that a crash cut short still
-says what succeeded; elsewhere, and in the end everywhere, the file is written whole: in the order of
-the inputs, and then what it held of others.
+A line of results is `{"index", "key", "fingerprint", "status", "values", "error", "run_id",
+"thread_id", "seconds", "created_at", "ended_at", "usage"}`; the fingerprint is a digest of the input,
+which itself is not written. On a local disk lines are added as runs end, so a file that a crash cut
+short still says what succeeded; elsewhere, and in the end everywhere, the file is written whole: in the
+order of the inputs, and then what it held of others.
 
 Invariants:
 - A file that is not of a fan-out is never written to.
@@ -174,6 +174,7 @@ class ResultFile:
             assistant_id=self._requests[index].assistant_id,
             url=url,
             credentials=credentials,
+            item_key=self._requests[index].item_key,
         )
         return RunResult(
             handle=handle,
@@ -273,6 +274,7 @@ class ResultFile:
         failure: RunFailure | None = result.error
         row = {
             "index": index,
+            "key": result.key,
             "fingerprint": self._fingerprints[index],
             "status": result.status.value,
             "values": result.values,

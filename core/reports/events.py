@@ -16,7 +16,7 @@ from prefect.events import emit_event
 
 from prefect_langgraph.models import RunStatus
 from prefect_langgraph.reports.fan_out_page import current_flow_run
-from prefect_langgraph.results import RunResult
+from prefect_langgraph.results import RunResult, Usage
 
 FAN_OUT_STARTED = "langgraph.fan-out.started"
 
@@ -42,6 +42,7 @@ class FanOutEvents:
         self._total = total
         self._label = label
         self._ended: Counter[RunStatus] = Counter()
+        self._usage: Usage | None = None
 
     def fan_out_started(self) -> None:
         """The first runs are about to be started."""
@@ -55,6 +56,8 @@ class FanOutEvents:
         """
         status, handle = result.status, result.handle
         self._ended[status] += 1
+        if result.usage is not None:
+            self._usage = (self._usage or Usage()) + result.usage
         good = self._ended[RunStatus.SUCCESS]
         alike = good if status is RunStatus.SUCCESS else self._ended.total() - good
         if self._id is None or alike > PER_RUN_EVENTS:
@@ -70,11 +73,20 @@ class FanOutEvents:
                 "langgraph.thread": handle.thread_id,
             },
             related=[{"prefect.resource.id": self._id, "prefect.resource.role": "fan-out"}],
-            payload={"outcome": str(status), "seconds": result.seconds},
+            payload={
+                "outcome": str(status),
+                "seconds": result.seconds,
+                "tokens": _tokens(result.usage),
+            },
         )
 
-    def fan_out_ended(self, *, seconds: float) -> None:
-        """The fan-out is over, whether every run has ended or not."""
+    def fan_out_ended(self, *, seconds: float, budget: str | None = None) -> None:
+        """The fan-out is over, whether every run has ended or not.
+
+        Args:
+            seconds: How long it took.
+            budget: Which bound of its budget was reached, or None.
+        """
         good, ended = self._ended[RunStatus.SUCCESS], self._ended.total()
         if ended < self._total:
             outcome = "incomplete"
@@ -84,12 +96,16 @@ class FanOutEvents:
             outcome = "partial" if good else "failure"
         self._emit(
             FAN_OUT_ENDED,
-            {"langgraph.fan-out.outcome": outcome},
+            {
+                "langgraph.fan-out.outcome": outcome,
+                "langgraph.fan-out.budget": "within" if budget is None else "reached",
+            },
             {
                 "outcome": outcome,
                 "total": self._total,
                 "counts": {str(status): count for status, count in sorted(self._ended.items())},
                 "seconds": seconds,
+                "tokens": _tokens(self._usage),
             },
         )
 
@@ -98,3 +114,15 @@ class FanOutEvents:
             return
         name = {"prefect.resource.id": self._id, "prefect.resource.name": self._label}
         emit_event(event, resource={**name, **labels}, payload=payload)
+
+
+def _tokens(usage: Usage | None) -> dict[str, int] | None:
+    """The numbers of a usage, without the models; None where nothing was reported."""
+    if usage is None:
+        return None
+    return {
+        "input": usage.input_tokens,
+        "output": usage.output_tokens,
+        "cached": usage.cached_tokens,
+        "total": usage.total_tokens,
+    }

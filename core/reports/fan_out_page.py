@@ -16,10 +16,11 @@ from prefect.context import FlowRunContext
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.reports.timeline import OUTCOME_COLOURS, Sample, data_uri, duration, timeline_svg
-from prefect_langgraph.results import FanOutResult, RunResult, Usage
+from prefect_langgraph.results import FanOutResult, RunResult
 
 Links = Callable[[RunHandle], str | None]
 
+DEAREST_SHOWN = 10
 FAILURES_SHOWN = 10
 """How many failed runs, and how many different errors, a report lists."""
 
@@ -68,6 +69,7 @@ def fan_out_report(
     seconds: float,
     links: Links | None,
     rerun_hint: str,
+    budget: str = "",
 ) -> str:
     """Write the report of a fan-out, in markdown.
 
@@ -78,6 +80,7 @@ def fan_out_report(
         seconds: How long the fan-out took by the wall clock.
         links: Gives the address of a run's page, or None where there is none.
         rerun_hint: How to run only what failed, in markdown. Shown when something failed.
+        budget: What was used of the budget, as plain text.
     """
     sections = [
         f"# {literal(title)}",
@@ -85,7 +88,7 @@ def fan_out_report(
         _picture(result, samples, seconds),
         _outcomes(result),
         _latency(result),
-        _tokens(result),
+        _tokens(result, budget),
         *_failures(result, links),
         f"## Run only these again\n\n{rerun_hint}" if result.failed and rerun_hint else "",
     ]
@@ -188,16 +191,32 @@ def percentiles(found: Sequence[float]) -> tuple[float, float, float]:
     return cuts[49], cuts[89], cuts[98]
 
 
-def _tokens(result: FanOutResult) -> str:
-    reported = [item.usage for item in result if item.usage is not None]
+def _tokens(result: FanOutResult, budget: str) -> str:
+    reported = [
+        (item.usage.total_tokens, index, item) for index, item in enumerate(result) if item.usage
+    ]
     if not reported:
-        return ""
-    total = sum(reported, Usage())
+        return f"## Tokens\n\nNo run reports any. {literal(budget)}" if budget else ""
+    total = result.usage
     row = [f"{value:,}" for value in (total.input_tokens, total.output_tokens, total.total_tokens)]
-    per_run = f"{_rounded(total.total_tokens / len(reported))} a run"
-    return f"## Tokens\n\nReported by the messages of {len(reported):,} runs; {per_run}.\n\n" + _table(
-        ("Input", "Output", "Total"), [row]
-    )
+    each = sorted(tokens for tokens, _, _ in reported)
+    half, _, most = percentiles(each)
+    spread = [f"{value:,.0f}" for value in (half, most, each[-1])]
+    dearest = sorted(reported, key=lambda one: -one[0])[:DEAREST_SHOWN]
+    named = ", ".join(f"input {index}{_named(item)}: {tokens:,}" for tokens, index, item in dearest)
+    said = f"Reported by the messages of {len(reported):,} runs, a lower bound of what was used."
+    if total.unreported:
+        said += f" {_runs(total.unreported)} said none."
+    sections = [
+        "## Tokens",
+        " ".join([said, literal(budget)]).strip(),
+        f"The dearest: {named}." if len(reported) > 1 else "",
+        _table(
+            ("Input", "Output", "Total", "Half of the runs within", "99 % within", "Dearest"),
+            [[*row, *spread]],
+        ),
+    ]
+    return "\n\n".join(section for section in sections if section)
 
 
 def _failures(result: FanOutResult, links: Links | None) -> Iterable[str]:
@@ -215,11 +234,16 @@ def _failures(result: FanOutResult, links: Links | None) -> Iterable[str]:
         yield _listed("Why", lines, "The most frequent {} of {:,} reasons.", len(kinds))
         limit = SHORT_ERROR_CHARACTERS
     lines = [
-        f"- **Input {index}**, {item.status}: {_why(item, limit)}{_link(item.handle, links)}"
+        f"- **Input {index}**{_named(item)}, {item.status}: {_why(item, limit)}"
+        f"{_link(item.handle, links)}"
         for index, item in failed[:FAILURES_SHOWN]
     ]
     heading = "First runs that did not succeed" if len(failed) > 1 else "The run that did not succeed"
     yield _listed(heading, lines, "The first {} of {:,} runs.", len(failed))
+
+
+def _named(item: RunResult) -> str:
+    return f" ({literal(item.key, SHORT_ERROR_CHARACTERS)})" if item.key is not None else ""
 
 
 def _listed(heading: str, lines: Sequence[str], of_all: str, count: int) -> str:

@@ -23,12 +23,14 @@ class RunRequest:
         payload: Keyword arguments of the SDK's `runs.create`: input, command, config, ...
         headers: Sent with the request that starts the run.
         metadata: The caller's own.
+        item_key: The caller's own name for the run, which is not sent.
     """
 
     assistant_id: str
     payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    item_key: str | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:

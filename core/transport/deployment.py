@@ -160,6 +160,7 @@ class Deployment:
         key: str | None = None,
         owns_thread: bool = False,
         origin: Origin = "started",
+        item_key: str | None = None,
     ) -> RunHandle:
         """The handle of a run on this deployment."""
         return RunHandle(
@@ -171,6 +172,7 @@ class Deployment:
             key=key,
             owns_thread=owns_thread,
             origin=origin,
+            item_key=item_key,
         )
 
     def patience(self) -> Deadline:

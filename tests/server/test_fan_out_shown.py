@@ -254,6 +254,7 @@ def test_events_tell_start_each_end_and_total_with_the_flow_run(prefect_server: 
         "total": 2,
         "counts": {"error": 1, "success": 1},
         "seconds": 2.5,
+        "tokens": None,
     }
     for event in (started, *runs, total):
         roles = {row["prefect.resource.role"]: row["prefect.resource.id"] for row in event["related"]}

@@ -18,12 +18,14 @@ import prefect_langgraph
 BLOCKS = {"LangGraphAssistant", "LangGraphCredentials", "LangGraphRun"}
 MODELS = {
     "Answer",
+    "Budget",
     "CronHandle",
     "CronPlan",
     "CronSpec",
     "FanOutResult",
     "FanOutUsage",
     "HeaderPolicy",
+    "Price",
     "Question",
     "ResumeEntry",
     "ResumeReport",

@@ -150,8 +150,10 @@ def test_unknown_times_leave_latency_out() -> None:
 def test_tokens_are_added_up_where_messages_carry_them() -> None:
     usage = Usage(input_tokens=1_000, output_tokens=200, total_tokens=1_200)
     shown = section(report([ended(0, usage=usage), ended(1, usage=usage), ended(2)]), "Tokens")
-    assert "2 runs; 1,200 a run" in shown
-    assert row(shown) == ["2,000", "400", "2,400"]
+    assert "the messages of 2 runs" in shown
+    assert "1 run said none" in shown
+    assert row(shown) == ["2,000", "400", "2,400", "1,200", "1,200", "1,200"]
+    assert "The dearest: input 0: 1,200, input 1: 1,200." in shown
     assert "Tokens" not in report([ended()])
 
 

@@ -98,6 +98,7 @@ def test_handle_is_small_and_has_no_field_for_a_secret() -> None:
         "key",
         "owns_thread",
         "origin",
+        "item_key",
     }
     assert len(HANDLE.model_dump_json()) < 400
 
