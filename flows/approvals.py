@@ -16,7 +16,7 @@ from prefect_langgraph.errors import InvalidRequestError, JoinTimeoutError, Lang
 from prefect_langgraph.flows.suspension import STAY_SECONDS, WaitBy, check_stay, contexts_of
 from prefect_langgraph.logs import counted
 from prefect_langgraph.many_runs import join
-from prefect_langgraph.models import Question, RunHandle
+from prefect_langgraph.models import Question, RunHandle, RunStatus
 from prefect_langgraph.reports.approvals import ARTIFACT_KEY, rows_of_questions
 from prefect_langgraph.reports.artifacts import publish_table
 from prefect_langgraph.results import FanOutResult, RunResult
@@ -121,7 +121,7 @@ async def concluded(
         stopped_early=False,
         errors=outcome.errors,
     )
-    await release_followed(contexts, handles, result)
+    await release_followed(contexts, handles, result, outcome.sent)
     result = result.model_copy(update={"answers": tuple(outcome.answers)})
     if outcome.unanswered and on_timeout == "cancel":
         await give_up(contexts, [(handles[place], result[place]) for place in outcome.unanswered])
@@ -148,29 +148,39 @@ async def _with_unanswered(contexts: join.Contexts, outcome: Outcome) -> list[Ru
     return found
 
 
-def _restored(handle: RunHandle, result: RunResult) -> RunResult:
-    """The result with a handle that goes with its thread where the first run's did."""
-    owned = {"owns_thread": handle.owns_thread}
-    return result.model_copy(update={"handle": result.handle.model_copy(update=owned)})
+def _of_first(handle: RunHandle, result: RunResult) -> RunResult:
+    """What a thread came to, under its first run, whose handle leads to all that was made for it."""
+    return result.model_copy(update={"handle": handle})
 
 
 async def release_followed(
-    contexts: join.Contexts, handles: Sequence[RunHandle], results: Sequence[RunResult]
+    contexts: join.Contexts,
+    handles: Sequence[RunHandle],
+    results: Sequence[RunResult],
+    sent: Sequence[RunHandle],
 ) -> None:
-    """Release the threads that existed only for runs which later ones took the place of."""
+    """Release what existed only for runs which later ones took the place of.
+
+    Args:
+        contexts: Of the handles.
+        handles: The runs of the call.
+        results: What became of each, under the handle of its thread's newest run.
+        sent: The runs that were started with answers, each of which was claimed by a thread.
+    """
     followed = [
-        _restored(handle, result)
+        _of_first(handle, result)
         for handle, result in zip(handles, results, strict=True)
         if handle.run_id != result.handle.run_id
     ]
-    await join.release_many(contexts, followed)
+    claims = [RunResult(handle=handle, status=RunStatus.SUCCESS) for handle in sent]
+    await join.release_many(contexts, [*followed, *claims])
 
 
 async def give_up(contexts: join.Contexts, unanswered: Sequence[tuple[RunHandle, RunResult]]) -> None:
     """Let go of threads that nobody will answer."""
     for location, context in contexts.items():
         here = [
-            _restored(handle, result)
+            _of_first(handle, result)
             for handle, result in unanswered
             if join.location_of(handle) == location
         ]

@@ -33,7 +33,8 @@ def check_stay(stay_seconds: float) -> None:
 
 async def contexts_of(handles: Sequence[RunHandle], credentials: Credentials) -> join.Contexts:
     """The context that each handle needs."""
-    if isinstance(handles, RunHandle) or not all(isinstance(item, RunHandle) for item in handles):
+    many = isinstance(handles, Sequence) and not isinstance(handles, str)
+    if not many or not all(isinstance(item, RunHandle) for item in handles):
         raise InvalidRequestError("handles: give a list of RunHandles, as start_runs returns it.")
     return {
         place: await context_for_handle(handle, credentials)

@@ -54,7 +54,8 @@ def _runs_in(parameters: Mapping[str, Any], name: str) -> str:
 
 
 async def _contexts(handles: Sequence[RunHandle], credentials: Credentials) -> join.Contexts:
-    if isinstance(handles, RunHandle) or not all(isinstance(item, RunHandle) for item in handles):
+    many = isinstance(handles, Sequence) and not isinstance(handles, str)
+    if not many or not all(isinstance(item, RunHandle) for item in handles):
         raise InvalidRequestError("handles: give a list of RunHandles, as start_runs returns it.")
     contexts: dict[tuple[str, str | None], Context] = {}
     for handle in handles:

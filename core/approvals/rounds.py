@@ -96,6 +96,7 @@ class Outcome:
         found: What became of each; None of those that had not ended at the deadline.
         errors: Of runs that the server would not tell about, why, by place.
         answers: What was answered.
+        sent: The runs that were started with answers.
         unanswered: The places of runs that nobody answered until the deadline.
         open: What they ask.
         late: True when the deadline passed.
@@ -105,6 +106,7 @@ class Outcome:
     found: list[RunResult | None]
     errors: dict[int, DeploymentError] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
+    sent: list[RunHandle] = field(default_factory=list)
     unanswered: list[int] = field(default_factory=list)
     open: list[Question] = field(default_factory=list)
     late: bool = False
@@ -246,6 +248,7 @@ class Rounds:
             newest, sent = await present.send(context, handle, pairs, NO_DEADLINE)
             if sent:
                 self._note(newest, replies, is_new=newest.origin != "adopted")
+                self._out.sent.append(newest)
                 self._asked[newest.run_id] = [question for question, _ in replies]
             elif newest.run_id != handle.run_id:
                 self._logger.warning(

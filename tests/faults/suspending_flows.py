@@ -182,3 +182,11 @@ def asks_twice(block: str, graph: str, inputs: list[Any]) -> dict[str, Any]:
     """Give each run twice."""
     handles = start_runs(graph, inputs, credentials=block)
     return {"values": ask_interrupts([*handles, *handles]).values}
+
+
+@flow
+def asks_twice_without_finalizer(block: str, graph: str, inputs: list[Any]) -> list[Any]:
+    """Ask about the same runs twice, in a flow whose calls clean up by themselves."""
+    handles = start_runs(graph, inputs, credentials=block)
+    first, second = (ask_interrupts(handles) for _ in range(2))
+    return [first.values, second.values, len(first.answers), len(second.answers)]

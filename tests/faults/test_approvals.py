@@ -611,6 +611,20 @@ def test_in_a_subflow_the_process_waits_for_the_form(start: Start, tally: Tally)
     tally.nothing_left()
 
 
+def test_without_a_finalizer_nothing_is_left_and_a_second_call_gets_the_same(
+    start: Start, tally: Tally
+) -> None:
+    run = start(flows.asks_twice_without_finalizer, graph="case", inputs=[case("a"), case("b")])
+    with run.executes() as running:
+        Asked(run).answer(q1_answer="yes", q2_answer="no")
+        first, second, answered, again = running.result()
+    assert [values["answers"] for values in first] == [["yes"], ["no"]]
+    assert second == first
+    assert (answered, again) == (2, 0)
+    assert tally.made == 4
+    tally.nothing_left()
+
+
 def paused_child(run: Suspended) -> Any:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
