@@ -31,7 +31,9 @@ from prefect_langgraph.ownership.owner import prefect_address, prefect_api
 from prefect_langgraph.ownership.pruning import Pruner
 from prefect_langgraph.suspension.suspended import (
     RESUMER_MINUTES,
+    asks_a_person,
     resumer_seen,
+    suspended_by_us,
     suspended_flow_runs,
 )
 from prefect_langgraph.transport.connection import Connection
@@ -432,7 +434,7 @@ class Examination:
         """Whether there is a resumer when flow runs are suspended."""
         try:
             async with get_client() as client:
-                rows = await suspended_flow_runs(client)
+                rows = await suspended_flow_runs(client, suspended_by_us)
                 seen = await resumer_seen(client) if rows else None
         except (PrefectException, httpx.HTTPError):
             return  # said by the check before
@@ -440,6 +442,8 @@ class Examination:
             self._note("resumer", "ok", "no flow run is suspended")
             return
         waits = f"{counted(len(rows), 'flow run')} {'is' if len(rows) == 1 else 'are'} suspended"
+        if asking := sum(asks_a_person(row.state) for row in rows):
+            waits += f", {asking:,} of them for a person"
         if seen is None:
             self._note(
                 "resumer",

@@ -88,6 +88,11 @@ def asks_a_person(state: State[Any] | None) -> bool:
     )
 
 
+def suspended_by_us(state: State[Any] | None) -> bool:
+    """True of the state of a flow run that this package has suspended, for runs or for a form."""
+    return waits_for_runs(state) or asks_a_person(state)
+
+
 async def without_deployment(client: PrefectClient, rows: Sequence[FlowRun]) -> set[UUID]:
     """Those of these flow runs whose Prefect deployment is gone: no worker would start them again."""
     ids = {row.deployment_id for row in rows if row.deployment_id is not None}

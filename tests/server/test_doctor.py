@@ -197,7 +197,7 @@ def _nobody_suspended(prefect_server: PrefectServer) -> None:
 
 @pytest.fixture
 def suspended() -> Iterator[None]:
-    """A flow run that waits without a process."""
+    """Two flow runs that wait without a process, one of them for a person."""
 
     @flow
     def waits() -> None:
@@ -205,11 +205,15 @@ def suspended() -> Iterator[None]:
 
     with get_client(sync_client=True) as prefect:
         deployment = prefect.create_deployment(prefect.create_flow(waits), "doctor")
-        made = prefect.create_flow_run_from_deployment(deployment, state=Pending())
-        prefect.set_flow_run_state(made.id, Running())
-        prefect.set_flow_run_state(made.id, Suspended(pause_key="langgraph-wait-x.1"))
+        rows = []
+        for key in ("langgraph-wait-x.1", "langgraph-form-x"):
+            made = prefect.create_flow_run_from_deployment(deployment, state=Pending())
+            prefect.set_flow_run_state(made.id, Running())
+            prefect.set_flow_run_state(made.id, Suspended(pause_key=key))
+            rows.append(made.id)
         yield
-        prefect.delete_flow_run(made.id)
+        for flow_run_id in rows:
+            prefect.delete_flow_run(flow_run_id)
 
 
 @pytest.mark.usefixtures("suspended")
@@ -220,7 +224,7 @@ def test_suspended_flow_run_without_a_resumer_fails_and_a_pass_mends_that(
         patch.setattr("prefect_langgraph.suspension.suspended.RESUMER_MINUTES", 0)
         found = checks_of(credentials)["resumer"]
     assert found.status == "fail"
-    assert "is suspended, and no resumer" in found.message
+    assert "2 flow runs are suspended, 1 of them for a person, and no resumer" in found.message
     assert "langgraph-resume" in str(found.advice)
     show_sign_of_life()
     assert until(lambda: checks_of(credentials)["resumer"].status == "ok")
