@@ -388,8 +388,17 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("fault", [Answer(503), LoseResponse()], ids=["503", "answer lost"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        ("when it looks for answers", Answer(503)),
+        ("when it keeps the form", LoseResponse()),
+        ("when it suspends", Answer(503)),
+        ("when it suspends", LoseResponse()),
+        ("when it shows the form", LoseResponse()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
 def test_failure_of_prefect_while_it_asks_is_waited_out(
     start: Start,
     tally: Tally,

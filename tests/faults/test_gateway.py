@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 import subprocess
 import sys
@@ -556,6 +557,12 @@ def test_caller_cancelled_while_its_create_is_lost_leaves_no_run(tally: Tally) -
     tally.nothing_left()
 
 
+# Prefect's own client may be cancelled while it connects, and the loop of `asyncio.run` is closed then.
+MAY_LEAVE_A_CONNECTION = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function _SelectorTransport.__del__"
+    ":pytest.PytestUnraisableExceptionWarning"
+)
+
 Making = Callable[[str, str], Coroutine[Any, Any, Any]]
 WORK = {"gate": True}
 
@@ -579,6 +586,7 @@ MAKERS: dict[str, Making] = {
 }
 
 
+@MAY_LEAVE_A_CONNECTION
 @pytest.mark.parametrize("name", MAKERS)
 def test_call_that_is_cancelled_around_its_success_leaves_nothing(tally: Tally, name: str) -> None:
     """All around the moment, as for `start_run`."""
@@ -598,6 +606,7 @@ def test_call_that_is_cancelled_around_its_success_leaves_nothing(tally: Tally, 
         return kept
 
     kept = asyncio.run(calls())
+    gc.collect()  # what is left is found here, and not in another test
     if name == "create_cron":
         assert len(tally.client.crons.search(limit=100)) == kept
     elif name == "create_thread":
@@ -606,6 +615,7 @@ def test_call_that_is_cancelled_around_its_success_leaves_nothing(tally: Tally, 
         assert len(tally.active()) == kept
 
 
+@MAY_LEAVE_A_CONNECTION
 def test_start_that_is_cancelled_around_its_success_leaves_no_run(tally: Tally) -> None:
     """All around the moment: the caller has the handle, or there is no run."""
 
@@ -626,5 +636,6 @@ def test_start_that_is_cancelled_around_its_success_leaves_no_run(tally: Tally) 
         return kept
 
     kept = asyncio.run(calls())
+    gc.collect()
     alive = set(tally.active())
     assert alive == {handle.run_id for handle in kept}

@@ -79,6 +79,10 @@ PARTS = {
     "Usage",
     "FanOutUsage",
     "CronSpec",
+    "Question",
+    "Answer",
+    "Budget",
+    "Price",
 }
 # What asks a deployment nothing.
 ALONE = {"HeaderPolicy", "LangGraphCredentials", "next_fires"}

@@ -114,6 +114,9 @@ def commands(setup: Setup) -> dict[str, list[list[str]]]:
     broken = setup.file('{"a": ' + json.dumps(setup.input) + " zq")
     bad = f"http://ada:{setup.marks['password']}@localhost:2024"
     return {
+        "approvals list": [["approvals", "list"], ["approvals", "list", "--json"]],
+        "approvals show": [["approvals", "show", "nobody"]],
+        "approvals answer": [["approvals", "answer", "nobody", "--by", "Ada", "--set", "a=b"]],
         "crons list": [
             ["crons", "list", *where],
             ["crons", "list", "--json", *where],

@@ -348,6 +348,7 @@ USES: dict[str, Use] = {
     "HeaderPolicy": _policy,
     "LangGraphAssistant": _trigger,
     "LangGraphCredentials": _credentials,
+    "ask_interrupts": lambda p, n: _later(p, n, [p.handle()]),
     "cancel_run": lambda p, n: _later(p, n, p.handle({"sleep": 30})),
     "cancel_runs": lambda p, n: _later(p, n, [p.handle({"sleep": 30})]),
     "create_cron": lambda p, n: _later(p, n, "worker", YEARLY, p.input, webhook=p.hook, **p.configured),

@@ -101,7 +101,7 @@ def test_healthy_deployment_is_ok_in_everything(
         "ok",
     )
     assert version("langgraph-api") in checks["server"].message
-    assert "answer, chat, critic, headers, worker" in checks["assistants"].message
+    assert "answer, chat, critic, headers, refunds, worker" in checks["assistants"].message
     assert PROBE in checks["headers"].message
     assert client.threads.count() == before
 

@@ -109,6 +109,7 @@ def test_results_are_written_in_the_order_of_their_inputs_without_the_inputs(tmp
     first, second = rows_of(path.read_text())
     assert first | {"fingerprint": ""} == {
         "index": 0,
+        "key": None,
         "fingerprint": "",
         "status": "error",
         "values": None,
