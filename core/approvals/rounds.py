@@ -62,6 +62,10 @@ READ_SECONDS = 30.0
 """How long the deployment may take to tell what became of runs that had ended in time."""
 
 
+Asks = Mapping[int, tuple[RunResult, list[Question]]]
+"""What asks, with its questions, by place."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """How a caller wants people to be asked.
@@ -138,6 +142,7 @@ class Rounds:
         self._out = Outcome(handles=list(handles), found=[None] * len(handles))
         self._asked: dict[str, list[Question]] = {}
         self._answered: dict[str, list[Answer]] = {}
+        self._totals: dict[str, int] = {}
         self._deadline: datetime | None = None
         self._late_since: float | None = None
         names = [
@@ -354,6 +359,7 @@ class Rounds:
                 return
             if questions:
                 asks[place] = (result, questions)
+                self._totals[result.handle.run_id] = len(questions)
             else:
                 self._out.found[place] = result
 
@@ -385,14 +391,14 @@ class Rounds:
 
     # -- ask ---------------------------------------------------------------------------------------
 
-    async def _ask(
-        self, asks: Mapping[int, tuple[RunResult, list[Question]]], answers: Answers
-    ) -> bool:
+    async def _ask(self, asks: Asks, answers: Answers) -> bool:
         """Show a form for the first open questions. False when time is over, without a default."""
+        if self._is_late:
+            asks = self._with_default(asks, answers)
+            if not asks:
+                return False
         context, form = self._form(asks, answers)
         if self._is_late:
-            if not self._policy.has_default or not self._defaults_fit(form):
-                return False
             async with get_client() as client:
                 await storage.save(client, self._flow_run_id, form)
                 await storage.submit(client, self._flow_run_id, form, AT_DEADLINE)
@@ -420,9 +426,7 @@ class Rounds:
             await asyncio.sleep(TRY_AGAIN_SECONDS)
         return True
 
-    def _form(
-        self, asks: Mapping[int, tuple[RunResult, list[Question]]], answers: Answers
-    ) -> tuple[Context, Form]:
+    def _form(self, asks: Asks, answers: Answers) -> tuple[Context, Form]:
         """The form for the first open questions, and the context of their deployment."""
         to_ask: list[Question] = []
         totals: dict[str, int] = {}
@@ -440,7 +444,7 @@ class Rounds:
                 if reason := self._reason(result, question, answers):
                     reasons[len(to_ask)] = reason
                 to_ask.append(shown(question, show_arguments=self._policy.show_arguments))
-            totals[result.handle.run_id] = len(questions)
+            totals[result.handle.run_id] = self._totals[result.handle.run_id]
         if context is None:
             raise LangGraphError("What was answered could not be sent: no question is left to ask.")
         connection = context.deployment.connection
@@ -467,10 +471,21 @@ class Rounds:
             return whole[:_REASON_CHARACTERS]
         return answers.refused.get(key_of(question))
 
-    def _defaults_fit(self, form: Form) -> bool:
+    def _with_default(self, asks: Asks, answers: Answers) -> Asks:
+        """Those of the questions that have no answer, and that the default reply fits."""
+        if not self._policy.has_default:
+            return {}
+        found: dict[int, tuple[RunResult, list[Question]]] = {}
+        for place, (result, questions) in asks.items():
+            missing = still_to_ask(questions, answers)
+            fitting = [question for question in missing if self._default_fits(question)]
+            if fitting:
+                found[place] = (result, fitting)
+        return found
+
+    def _default_fits(self, question: Question) -> bool:
         try:
-            for question in form.questions:
-                default_for(question, self._policy.default)
+            default_for(question, self._policy.default)
         except WrongReply as wrong:
             self._logger.warning("The default reply does not fit %r: %s", question.title, wrong)
             return False

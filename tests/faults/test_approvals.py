@@ -368,6 +368,17 @@ def test_default_reply_answers_at_the_deadline_and_the_first_wins(start: Start, 
     assert tally.made == 2
 
 
+def test_default_reply_answers_only_what_it_fits(start: Start, tally: Tally) -> None:
+    asked = [case("a"), case("b", schema=True)]
+    options = {"max_wait_seconds": 8, "default_reply": "nobody came", "on_failure": "collect"}
+    run = asking(start, "case", *asked, **options)
+    until(lambda: (entry := entry_of(one_pass(), run.id)) and entry.action == "resume")
+    result = run.ends()
+    assert result["statuses"] == ["success", "interrupted"]
+    assert [answer[1] for answer in result["answers"]] == ["nobody came"]
+    assert tally.made == 3
+
+
 def test_deadline_without_a_default_fails_and_leaves_the_question(start: Start, tally: Tally) -> None:
     run = asking(start, "case", case("a"), max_wait_seconds=8)
     until(lambda: (entry := entry_of(one_pass(), run.id)) and entry.action == "resume")
@@ -393,7 +404,6 @@ STEPS = {
     [
         ("when it looks for answers", Answer(503)),
         ("when it keeps the form", LoseResponse()),
-        ("when it suspends", Answer(503)),
         ("when it suspends", LoseResponse()),
         ("when it shows the form", LoseResponse()),
     ],
