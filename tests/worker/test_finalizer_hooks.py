@@ -179,12 +179,13 @@ def test_process_killed_with_its_worker_is_released_by_one_sweep(begun: Begun, w
         report = sweep(BLOCK, grace_seconds=0, dry_run=True)
         return [entry for entry in report.released if entry.flow_run_id == str(begun.id)]
 
-    assert not planned()
+    # On a busy machine a sign of life may come later than the lease of the test, and then again.
+    assert until(lambda: not planned())
     worker.kill()  # first, or it would see its process crash
     # The flow run goes on without it, and so do its signs of life.
     before = begun.last_sign()
     assert until(lambda: begun.last_sign() > before)
-    assert not planned()
+    assert until(lambda: not planned())
     os.kill(begun.pid, signal.SIGKILL)
     entry = until(planned)[0]
     assert entry.state == "Running"
