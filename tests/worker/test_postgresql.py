@@ -20,7 +20,7 @@ from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
 from prefect_langgraph.testing.process import HOST, ServerProcess
 from support.leftovers import active_runs, left_by
-from support.waiting import PATIENCE, until
+from support.waiting import PATIENCE
 from worker.api import Api
 from worker.on_postgresql import INPUTS
 
@@ -142,7 +142,7 @@ def test_flow_run_waits_without_a_process_on_postgresql(
     for thread_id in left_by(client, flow_run_id).threads:
         for run_id in active_runs(client, thread_id):
             client.runs.cancel(thread_id, run_id)
-    assert until(lambda: step("pass") == [0, 1])
+    assert step("resume") == [0, 1]
     assert step("execute", flow_run_id) == ["cancelled"] * 3
     assert not left_by(client, flow_run_id)
 
