@@ -25,6 +25,7 @@ from prefect_langgraph.blocks.credentials import (
     resolve,
     resolve_for,
 )
+from prefect_langgraph.blocks.form import DOCUMENTATION_URL, LOGO_URL
 from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.models import RunHandle, refuse_quietly
 from prefect_langgraph.results import OnInterrupt, RunResult, values_of
@@ -146,8 +147,19 @@ class LangGraphAssistant(JobBlock[Any]):
 
     _block_type_name = "LangGraph Assistant"
     _block_type_slug = "langgraph-assistant"
-    _logo_url = "https://avatars.githubusercontent.com/u/126733545"  # type: ignore[assignment]
+    _logo_url = LOGO_URL  # type: ignore[assignment]
     _description = "An assistant of a LangGraph deployment, with its configuration."
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
+    # Prefect's pages draw Markdown: the example of the docstring, without a fence, is an empty box.
+    _code_example = """```python
+from prefect import flow
+from prefect_langgraph import LangGraphAssistant
+
+@flow
+def ask(question: str):
+    assistant = LangGraphAssistant.load("BLOCK_NAME")
+    return assistant.trigger({"question": question}).fetch_result()
+```"""
 
     # What pydantic refuses may be a secret in the wrong field.
     model_config = ConfigDict(hide_input_in_errors=True)

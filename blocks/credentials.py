@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from prefect_langgraph.blocks.form import DOCUMENTATION_URL, LOGO_URL
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy, validate_headers
 from prefect_langgraph.logs import run_logger
@@ -73,8 +74,19 @@ class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
 
     _block_type_name = "LangGraph Credentials"
     _block_type_slug = "langgraph-credentials"
-    _logo_url = "https://avatars.githubusercontent.com/u/126733545"  # type: ignore[assignment]
+    _logo_url = LOGO_URL  # type: ignore[assignment]
     _description = "Address and secrets of a LangGraph deployment (LangSmith or self-hosted)."
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
+    # Prefect's pages draw Markdown: the example of the docstring, without a fence, is an empty box.
+    _code_example = """```python
+from prefect import flow
+from prefect_langgraph import LangGraphCredentials, run_stateless
+
+@flow
+def ask(question: str):
+    credentials = LangGraphCredentials.load("BLOCK_NAME")
+    return run_stateless("answer", {"question": question}, credentials=credentials).values
+```"""
 
     # What pydantic refuses may be a secret in the wrong field.
     model_config = ConfigDict(hide_input_in_errors=True)

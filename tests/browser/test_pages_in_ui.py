@@ -188,6 +188,15 @@ def test_form_of_a_block_asks_in_a_sensible_order(
     assert found == wanted
 
 
+@pytest.mark.parametrize("block", FORMS)
+@pytest.mark.parametrize("pages", PAGES)
+def test_catalog_shows_code_to_copy(page: Page, typical: Shown, block: str, pages: str) -> None:
+    code = "from prefect_langgraph import LangGraph"
+    text = show(page, typical, f"/blocks/catalog/{block}", pages, code, height=1200)
+    page.screenshot(OUTPUT / f"catalog-{block}-{pages}.png")
+    assert "Documentation" in text
+
+
 def test_run_that_waits_for_a_person_leads_to_langgraph_studio(
     page: Page, shown: Shown, langgraph_server: LangGraphServer
 ) -> None:

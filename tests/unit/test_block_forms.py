@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import metadata
 from typing import Any
 
 import pytest
@@ -81,5 +82,15 @@ def test_credentials_of_an_assistant_are_chosen_among_the_saved_ones() -> None:
 def test_block_is_presented_with_a_name_a_picture_and_code(block: type[Block]) -> None:
     assert block.get_block_type_name().startswith("LangGraph ")
     assert (block.get_description() or "").endswith(".")
-    assert block.__name__ in (block.get_code_example() or "")
+    example = block.get_code_example() or ""
+    # Prefect's pages draw Markdown.
+    assert example.startswith("```python\n")
+    assert example.endswith("\n```")
+    assert f'{block.__name__}.load("BLOCK_NAME")' in example
+    assert example.count("BLOCK_NAME") == 1  # the pages put a block's name in place of the first
+    compile(example.removeprefix("```python\n").removesuffix("```"), "example", "exec")
+    documented = dict(
+        line.split(", ", 1) for line in metadata("prefect-langgraph").get_all("Project-URL") or []
+    )
+    assert str(getattr(block, "_documentation_url", "")) == documented["Documentation"]
     assert str(getattr(block, "_logo_url", "")).startswith("https://")
