@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pydantic
 from prefect.input import RunInput
 
-from prefect_langgraph.approvals.questions import flat_fields
+from prefect_langgraph.approvals.questions import flat_fields, title_of
 from prefect_langgraph.approvals.replies import LEFT_OPEN, decided, filled, typed
 from prefect_langgraph.models import Question
 
@@ -66,7 +66,7 @@ def fields_of(number: int, question: Question) -> list[Field]:
         question: The question.
     """
     base = f"q{number}"
-    head = f"{number}. {question.title}"
+    head = f"{number}. {title_of(question.title)}"
     if question.allowed:
         choice = Field(
             f"{base}_decision", "decision", f"{head}: decision", choices=(*question.allowed, LEAVE)

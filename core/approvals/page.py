@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
+from prefect_langgraph.approvals.questions import title_of
 from prefect_langgraph.models import Question
 
 SHOWN_CHARACTERS = 4000
@@ -50,7 +51,7 @@ def page_of(
 
 def _section(number: int, question: Question, url: str, reason: str | None, hidden: bool) -> str:
     agent = question.assistant_id.replace("`", "'") or "an agent"
-    lines = [f"### {number}. `{agent}` asks: `{question.title}`"]
+    lines = [f"### {number}. `{agent}` asks: `{title_of(question.title)}`"]
     if reason:
         lines.append("An earlier answer did not do:")
         lines.append(fenced(reason))
@@ -62,12 +63,17 @@ def _section(number: int, question: Question, url: str, reason: str | None, hidd
         lines.append("Arguments:")
         lines.append(fenced(json.dumps(question.arguments, ensure_ascii=False, indent=2)))
     if question.kind not in ("value", "go on"):
-        lines.append("\n".join(f"- **{name}**: {MEANINGS[name]}" for name in question.allowed))
+        lines.append("\n".join(_meaning(name) for name in question.allowed))
     elif question.kind == "go on":
         lines.append("- **approve**: the run goes on")
     link = f"[The thread]({thread_link(url, question.thread_id)})"
     lines.append(f"{link} `{question.thread_id}`, run `{question.run_id}`")
     return "\n\n".join(lines)
+
+
+def _meaning(decision: str) -> str:
+    known = MEANINGS.get(decision)
+    return f"- **{decision}**" + (f": {known}" if known else "")
 
 
 def thread_link(url: str, thread_id: str) -> str:

@@ -11,6 +11,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jsonschema
+from jsonschema.protocols import Validator
+from referencing import Registry
+
+from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import Question
 from prefect_langgraph.results import RunResult
 
@@ -38,8 +43,11 @@ def questions_of(result: RunResult, reader: QuestionReader | None = None) -> lis
     Args:
         result: The run.
         reader: Reads them instead, where the caller gives one.
+
+    Raises:
+        InvalidRequestError: What the caller's reader returned are no questions.
     """
-    found = [*(reader or read_interrupts)(result)]
+    found = read_interrupts(result) if reader is None else _checked(reader(result))
     handle = result.handle
     where = {
         "run_id": handle.run_id,
@@ -47,6 +55,15 @@ def questions_of(result: RunResult, reader: QuestionReader | None = None) -> lis
         "assistant_id": handle.assistant_id,
     }
     return [question.model_copy(update=where) for question in found]
+
+
+def _checked(found: Any) -> list[Question]:
+    is_list = isinstance(found, Sequence) and not isinstance(found, str | bytes)
+    if not is_list or not all(isinstance(one, Question) for one in found):
+        raise InvalidRequestError(
+            f"questions= returned {type(found).__name__}: it returns a list of Question."
+        )
+    return list(found)
 
 
 def read_interrupts(result: RunResult) -> list[Question]:
@@ -65,7 +82,7 @@ def read_interrupts(result: RunResult) -> list[Question]:
 
 def _of_interrupt(item: Mapping[str, Any]) -> list[Question]:
     value, schema = item.get("value"), item.get("response_schema")
-    schema = schema if isinstance(schema, dict) else None
+    schema = schema if isinstance(schema, dict) and validator_of(schema) is not None else None
     found = _batched(value) or _per_call(value, schema) or _inbox(value) or [_other(value, schema)]
     interrupt_id = str(item["id"]) if item.get("id") is not None else None
     return [
@@ -84,8 +101,8 @@ def _batched(value: Any) -> list[Question]:
     by_name = {str(config.get("action_name")): config for config in configs}
     found = []
     for request in requests:
-        given = by_name.get(request["name"], {}).get("allowed_decisions") or ()
-        allowed = tuple(name for name in DECISIONS if name in given)
+        given = by_name.get(request["name"], {}).get("allowed_decisions")
+        allowed = tuple(name for name in DECISIONS if isinstance(given, list) and name in given)
         if not allowed:
             return []  # of a version that says it in other words
         found.append(
@@ -127,13 +144,18 @@ def _per_call(value: Any, schema: dict[str, Any] | None) -> list[Question]:
 def _types_of(schema: Mapping[str, Any]) -> set[str]:
     """The values of `type` in a union of objects, or in one."""
     definitions = schema.get("$defs", {})
-    branches = schema.get("oneOf") or schema.get("anyOf") or [schema]
     found: set[str] = set()
-    for branch in branches:
-        name = str(branch.get("$ref", "")).rpartition("/")[2]
-        decided = (definitions.get(name) or branch).get("properties", {}).get("type", {})
+    for branch in schema.get("oneOf") or schema.get("anyOf") or [schema]:
+        name = str(_mapping(branch).get("$ref", "")).rpartition("/")[2]
+        properties = _mapping(definitions.get(name, branch)).get("properties", {})
+        decided = _mapping(properties.get("type"))
         found |= {str(one) for one in (decided.get("const"), *decided.get("enum", ())) if one}
     return found
+
+
+def _mapping(schema: Any) -> Mapping[str, Any]:
+    """A schema that says something: True and False, which are schemas too, say nothing."""
+    return schema if isinstance(schema, Mapping) else {}
 
 
 def _inbox(value: Any) -> list[Question]:
@@ -173,6 +195,22 @@ def _other(value: Any, schema: dict[str, Any] | None) -> Question:
     )
 
 
+def validator_of(schema: dict[str, Any]) -> Validator | None:
+    """What holds an answer against a schema; None for what is no JSON Schema.
+
+    It fetches nothing: whoever writes the schema would choose what this process asks for.
+    """
+    named = schema.get("$schema")
+    kind: type[Validator] = jsonschema.Draft202012Validator
+    if isinstance(named, str):
+        kind = jsonschema.validators.validator_for(schema, default=kind)
+    try:
+        kind.check_schema(schema)
+    except (jsonschema.SchemaError, RecursionError):
+        return None
+    return kind(schema, registry=Registry())
+
+
 def flat_fields(schema: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] | None:
     """The fields of an answer whose schema is an object of plain values; None for any other."""
     if (
@@ -181,7 +219,7 @@ def flat_fields(schema: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] |
         or not isinstance(schema.get("properties"), Mapping)
     ):
         return None
-    fields = {str(name): dict(field) for name, field in schema["properties"].items()}
+    fields = {name: dict(_mapping(field)) for name, field in schema["properties"].items()}
     flat = all(field.get("type") in PLAIN for field in fields.values())
     return fields if fields and flat else None
 

@@ -14,7 +14,7 @@ import jsonschema
 import orjson
 from referencing.exceptions import Unresolvable
 
-from prefect_langgraph.approvals.questions import PLAIN, flat_fields
+from prefect_langgraph.approvals.questions import PLAIN, flat_fields, validator_of
 from prefect_langgraph.models import Question
 
 LEFT_OPEN: Any = object()
@@ -121,8 +121,22 @@ def default_for(question: Question, default: Any) -> Any:
     if question.kind == "go on":
         return None
     if question.kind == "inbox":
-        return {"args": None, **default, "type": _INBOX[str(decision)]}
-    return checked(question, dict(default))
+        reply = {"args": None, **default, "type": _INBOX[str(decision)]}
+        return _complete(reply, decision, reply["args"], "action")
+    edited = default.get("edited_action") if decision == "edit" else default.get("message")
+    return checked(question, _complete(dict(default), decision, edited, "name"))
+
+
+def _complete(reply: dict[str, Any], decision: object, holds: Any, name: str) -> dict[str, Any]:
+    """The reply, held against what its decision cannot do without."""
+    call = holds if isinstance(holds, Mapping) else {}
+    if decision == "edit" and not (
+        isinstance(call.get(name), str) and isinstance(call.get("args"), Mapping)
+    ):
+        raise WrongReply("the default reply is an edit without the call to make instead")
+    if decision == "respond" and not (isinstance(holds, str) and holds):
+        raise WrongReply("the default reply is a response without its text")
+    return reply
 
 
 def checked(question: Question, reply: Any) -> Any:
@@ -133,13 +147,13 @@ def checked(question: Question, reply: Any) -> Any:
     """
     if question.response_schema is None:
         return reply
-    schema = question.response_schema
-    validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    validator = validator_of(question.response_schema)
+    if validator is None:
+        return reply
     try:
-        validator.check_schema(schema)
-        found = next(validator(schema).iter_errors(reply), None)
-    except (jsonschema.SchemaError, Unresolvable):
-        return reply  # no schema to hold it against: the graph decides
+        found = next(validator.iter_errors(reply), None)
+    except (Unresolvable, RecursionError):
+        return reply  # a schema that leads nowhere, or to itself: the graph decides
     if found is not None:
         at = ".".join(str(part) for part in found.absolute_path)
         raise WrongReply(f"{f'{at} ' if at else 'it '}{_refusal(found)}"[:_REASON_CHARACTERS])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from prefect_langgraph import Question, RunHandle, RunResult, RunStatus
+from prefect_langgraph import InvalidRequestError, Question, RunHandle, RunResult, RunStatus
 from prefect_langgraph.approvals.form import LEAVE, fields_of, form_of, left_open, reply_in, shown
 from prefect_langgraph.approvals.page import fenced, page_of
 from prefect_langgraph.approvals.questions import questions_of
@@ -20,6 +23,7 @@ from prefect_langgraph.approvals.replies import (
     resume_of,
     typed,
 )
+from prefect_langgraph.models import AnswerKind
 
 HANDLE = RunHandle(run_id="r", thread_id="t", assistant_id="agent", url="http://localhost:2024")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -269,3 +273,107 @@ def test_default_answers_only_what_it_fits() -> None:
     (given,) = answers_of([Submitted(approved, at_deadline, NOW)]).given.values()
     assert (given.reply, given.answered_by) == ({"type": "approve"}, "default_reply")
     assert not answers_of([Submitted(form(question), at_deadline, NOW)]).given
+
+
+CALL_ALONE = {"type": "tool_approval", **CALL}
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [
+        # No JSON Schemas.
+        (CALL_ALONE, {"$defs": [], "properties": []}),
+        (CALL_ALONE, {"oneOf": {"a": 1}}),
+        (CALL_ALONE, {"properties": {"type": {"enum": 3}}}),
+        ("Pay?", {"enum": 3}),
+        ("Pay?", {"type": {}}),
+        ("Pay?", {"type": "string", "pattern": "("}),
+        ("Pay?", {"type": "object", "properties": {"a": {"type": "string", "enum": 3}}}),
+        ("Pay?", {"$schema": {}}),
+        ("Pay?", {"$schema": ["x"]}),
+        # Schemas, of a kind that nobody writes for people.
+        (CALL_ALONE, {"oneOf": [True, {"properties": {"type": True}}]}),
+        ("Pay?", {"type": "object", "properties": {"a": True}}),
+        ("Pay?", {"$ref": "#"}),
+        ("Pay?", {"$ref": "#/nowhere"}),
+        ("Pay?", {"type": ["string", "null"]}),
+    ],
+    ids=str,
+)
+def test_odd_schema_is_asked_about_all_the_same(value: Any, schema: dict[str, Any]) -> None:
+    """One agent's schema must not end the call, which asks for others too."""
+    (question,) = asked(interrupt(value, response_schema=schema))
+    names = [field.name for field in fields_of(1, question)]
+    form_of([question], "page")
+    decision = question.allowed[0] if question.allowed else ""
+    submitted = {name: decision if name == "q1_decision" else "" for name in names}
+    with suppress(WrongReply):  # a schema may refuse: that is said in the next form
+        assert reply_in(submitted, 1, question) in (LEFT_OPEN, {"type": decision})
+
+
+def test_decisions_that_are_no_list_are_not_taken_for_a_known_way_of_asking() -> None:
+    (question,) = asked(review("pay", allowed=True))
+    assert (question.kind, question.allowed) == ("value", ())
+
+
+def test_no_schema_makes_this_process_ask_somebody_for_something() -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as listener:
+        listener.timeout = 0.2
+        asked_for: list[object] = []
+        listener.process_request = lambda *given: asked_for.append(given)  # type: ignore[method-assign]
+        answering = threading.Thread(target=listener.handle_request)
+        answering.start()
+        schema = {"$ref": f"http://127.0.0.1:{listener.server_address[1]}/schema.json"}
+        (question,) = asked(interrupt("Pay?", response_schema=schema))
+        assert typed(question, "yes") == "yes"
+        answering.join()
+    assert not asked_for
+
+
+@pytest.mark.parametrize(
+    ("way", "default"),
+    [
+        ("decisions", {"type": "edit"}),
+        ("decisions", {"type": "edit", "edited_action": {"name": "pay"}}),
+        ("decisions", {"type": "edit", "edited_action": "pay"}),
+        ("decisions", {"type": "respond"}),
+        ("decisions", {"type": "respond", "message": 3}),
+        ("inbox", {"type": "edit"}),
+        ("inbox", {"type": "edit", "args": {"action": "pay", "args": []}}),
+        ("inbox", {"type": "response", "args": None}),
+    ],
+    ids=str,
+)
+def test_default_reply_that_lacks_something_fits_no_question(
+    way: AnswerKind, default: dict[str, Any]
+) -> None:
+    question = Question(title="Pay?", tool="pay", allowed=tuple(ALL), kind=way)
+    with pytest.raises(WrongReply, match="without"):
+        default_for(question, default)
+
+
+def test_default_reply_that_is_whole_is_sent_as_it_is() -> None:
+    question = Question(title="Pay?", tool="pay", allowed=tuple(ALL), kind="decisions")
+    edit = {"type": "edit", "edited_action": {"name": "pay", "args": {"sum": 2}}}
+    assert default_for(question, edit) == edit
+    assert default_for(question, {"type": "respond", "message": "m"}) == {
+        "type": "respond",
+        "message": "m",
+    }
+
+
+@pytest.mark.parametrize(
+    "returned", [None, "Pay?", Question(title="Pay?"), [None], [{"title": "Pay?"}]]
+)
+def test_reader_that_returns_no_questions_is_refused_by_name(returned: Any) -> None:
+    result = RunResult(handle=HANDLE, status=RunStatus.INTERRUPTED, interrupts=())
+    with pytest.raises(InvalidRequestError, match="questions= returned"):
+        questions_of(result, lambda _: returned)
+
+
+def test_title_of_a_readers_question_draws_nothing() -> None:
+    question = Question(title="x`\n\n![](http://elsewhere/x.png) `", allowed=("yes",), kind="decision")
+    (head, *rest) = page_of([question], url="http://localhost:2024").splitlines()
+    assert head == "### 1. `an agent` asks: `x' ![](http://elsewhere/x.png) '`"
+    assert "- **yes**" in rest
+    assert "\n" not in fields_of(1, question)[0].title
