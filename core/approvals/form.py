@@ -30,7 +30,8 @@ QUESTIONS_SHOWN = 5
 """How many questions one form asks; the others come in the next."""
 
 ARGUMENT_CHARACTERS = 20_000
-"""Arguments longer than that are not offered for editing: Prefect limits what a request holds."""
+"""Arguments longer than that are not offered for editing, nor choices and schemas kept that are longer:
+Prefect limits what a request holds."""
 
 Holds = Literal["decision", "arguments", "message", "answer", "property"]
 
@@ -190,13 +191,19 @@ def shown(question: Question, *, show_arguments: bool) -> Question:
         show_arguments: False takes out what may hold arguments.
     """
     without_edit = tuple(name for name in question.allowed if name != "edit")
+    update: dict[str, Any] = {}
     if not show_arguments:
         title = question.title if question.tool is not None else "A question"
-        hidden = {"title": title, "text": "", "arguments": None, "allowed": without_edit}
-        return question.model_copy(update=hidden)
-    update: dict[str, Any] = {}
-    if len(question.text) > ARGUMENT_CHARACTERS:
-        update["text"] = question.text[:ARGUMENT_CHARACTERS]
-    if len(json.dumps(question.arguments)) > ARGUMENT_CHARACTERS:
-        update |= {"arguments": None, "allowed": without_edit}
+        update = {"title": title, "text": "", "arguments": None, "allowed": without_edit}
+    elif _is_long(question.arguments):
+        update = {"arguments": None, "allowed": without_edit}
+    if _is_long(question.response_schema):
+        update["response_schema"] = None  # the graph alone decides
+    if _is_long(question.allowed):
+        update["allowed"] = ()
+    update.setdefault("text", question.text[:ARGUMENT_CHARACTERS])
     return question.model_copy(update=update)
+
+
+def _is_long(value: Any) -> bool:
+    return len(json.dumps(value)) > ARGUMENT_CHARACTERS

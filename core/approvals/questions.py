@@ -47,7 +47,7 @@ def questions_of(result: RunResult, reader: QuestionReader | None = None) -> lis
     Raises:
         InvalidRequestError: What the caller's reader returned are no questions.
     """
-    found = read_interrupts(result) if reader is None else _checked(reader(result))
+    found = read_interrupts(result) if reader is None else _checked(reader(result), result)
     handle = result.handle
     where = {
         "run_id": handle.run_id,
@@ -57,13 +57,38 @@ def questions_of(result: RunResult, reader: QuestionReader | None = None) -> lis
     return [question.model_copy(update=where) for question in found]
 
 
-def _checked(found: Any) -> list[Question]:
+def _checked(found: Any, result: RunResult) -> list[Question]:
+    """What the caller's reader returned, where each answer will find its way."""
     is_list = isinstance(found, Sequence) and not isinstance(found, str | bytes)
     if not is_list or not all(isinstance(one, Question) for one in found):
         raise InvalidRequestError(
             f"questions= returned {type(found).__name__}: it returns a list of Question."
         )
+    ids = (item.get("id") for item in result.interrupts)
+    known: set[str | None] = {str(one) for one in ids if one is not None}
+    if len(result.interrupts) <= 1:
+        known.add(None)
+    seen: set[tuple[str | None, int]] = set()
+    for question in found:
+        _check_is_reached(question, known, seen)
+        seen.add((question.interrupt_id, question.index))
     return list(found)
+
+
+def _check_is_reached(
+    question: Question, known: set[str | None], seen: set[tuple[str | None, int]]
+) -> None:
+    name, place = question.interrupt_id, question.index
+    if name not in known:
+        raise InvalidRequestError(
+            f"questions= returned a question for interrupt {name!r}, which the run does not have: "
+            "give each the interrupt_id of the interrupt that it is about."
+        )
+    if (name, place) in seen or (place > 0 and question.kind not in ("decisions", "inbox")):
+        raise InvalidRequestError(
+            "questions= returned two questions for one answer: an interrupt has one question, or, of "
+            'kind "decisions" and "inbox", some with index 0, 1, 2.'
+        )
 
 
 def read_interrupts(result: RunResult) -> list[Question]:

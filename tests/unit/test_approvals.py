@@ -377,3 +377,40 @@ def test_title_of_a_readers_question_draws_nothing() -> None:
     assert head == "### 1. `an agent` asks: `x' ![](http://elsewhere/x.png) '`"
     assert "- **yes**" in rest
     assert "\n" not in fields_of(1, question)[0].title
+
+
+def read_as(*found: Question, ids: tuple[str, ...]) -> list[Question]:
+    interrupts = [{"id": name, "value": "Pay?"} for name in ids]
+    result = RunResult(handle=HANDLE, status=RunStatus.INTERRUPTED, interrupts=interrupts)
+    return questions_of(result, lambda _: found)
+
+
+def of(name: str | None, index: int = 0, kind: AnswerKind = "value") -> Question:
+    return Question(title="Pay?", interrupt_id=name, index=index, kind=kind)
+
+
+def test_question_of_a_reader_that_no_answer_would_reach_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="interrupt 'c'"):
+        read_as(of("c"), ids=("a",))
+    with pytest.raises(InvalidRequestError, match="interrupt None"):
+        read_as(of(None), ids=("a", "b"))
+    for second in (of("a"), of("a", 1)):
+        with pytest.raises(InvalidRequestError, match="two questions"):
+            read_as(of("a"), second, ids=("a",))
+
+
+def test_questions_of_a_reader_that_answers_reach_are_taken() -> None:
+    assert len(read_as(of(None), ids=("a",))) == 1
+    assert len(read_as(of(None), ids=())) == 1
+    assert len(read_as(of("a"), of("b"), ids=("a", "b"))) == 2
+    assert len(read_as(of("a", 0, "decisions"), of("a", 1, "decisions"), ids=("a",))) == 2
+    assert not read_as(ids=("a",))
+
+
+def test_schema_and_choices_of_a_megabyte_are_not_kept() -> None:
+    names = [f"choice {number}" for number in range(100_000)]
+    question = Question(title="Which?", allowed=tuple(names), response_schema={"enum": names})
+    for show_arguments in (True, False):
+        kept = shown(question, show_arguments=show_arguments)
+        assert (kept.allowed, kept.response_schema) == ((), None)
+        assert [field.name for field in fields_of(1, kept)] == ["q1_answer"]
