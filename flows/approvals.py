@@ -128,7 +128,9 @@ async def concluded(
     if on_failure == "collect":
         return result
     if outcome.errors:
-        raise next(iter(outcome.errors.values()))
+        left = [handles[place] for place in outcome.errors]
+        error = next(iter(outcome.errors.values()))
+        raise await join.ended_by(error, contexts, left, on_timeout) from error.__cause__
     if outcome.unanswered:
         raise nobody_answered(result, outcome.unanswered, deadline, on_timeout)
     if outcome.late:

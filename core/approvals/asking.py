@@ -26,7 +26,7 @@ from prefect.states import Paused, Scheduled
 from prefect_langgraph.approvals import storage
 from prefect_langgraph.approvals.form import reply_in
 from prefect_langgraph.approvals.present import still_asks
-from prefect_langgraph.approvals.record import AT_DEADLINE, ELSEWHERE, Form
+from prefect_langgraph.approvals.record import ELSEWHERE, Form
 from prefect_langgraph.approvals.replies import WrongReply
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.logs import LoggerOrAdapter, counted
@@ -106,7 +106,7 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
                 if now is None or not asks_a_person(now):
                     return
                 if form.deadline is not None and form.deadline <= datetime.now(UTC):
-                    await client.resume_flow_run(flow_run_id, form.without_person(AT_DEADLINE))
+                    await client.resume_flow_run(flow_run_id, form.without_person(form.by_deadline))
                 elif time.monotonic() - looked > LOOK_EVERY_SECONDS:
                     looked = time.monotonic()
                     if await is_over(form, deployment):
@@ -227,7 +227,7 @@ class Attendant:
         if datetime.now(UTC) - since > timedelta(seconds=SHOWN_SECONDS):
             await storage.show(client, row.id, form)
         if verdict.action == "resume":
-            name = ELSEWHERE if one.is_over else AT_DEADLINE
+            name = ELSEWHERE if one.is_over else form.by_deadline
             answer = await client.resume_flow_run(row.id, form.without_person(name))
             if answer.status is not SetStateStatus.ACCEPT:
                 return Verdict("wait", str(getattr(answer.details, "reason", None) or answer.status))

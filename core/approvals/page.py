@@ -9,13 +9,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlencode
 
-from prefect_langgraph.approvals.questions import title_of
+from prefect_langgraph.approvals.questions import flat_fields, title_of
 from prefect_langgraph.models import Question
 
 SHOWN_CHARACTERS = 4000
 """How much of what an agent says, and of arguments, is shown."""
+
+ARGUMENTS_SHOWN = 20
+"""How many arguments of a long call are shown, each in part."""
+
+NAME_SHOWN = 60
+"""How much of an argument's name is shown then."""
+
+MORE = "[and more: see the thread]"
 
 MEANINGS = {
     "approve": "the tool is called with these arguments",
@@ -24,7 +33,9 @@ MEANINGS = {
     "respond": "it is not called, and the agent takes your message for what the tool said",
 }
 
-HIDDEN = "Its arguments and texts are not kept in Prefect: read them on the thread."
+HIDDEN = "Its arguments, texts and choices are not kept in Prefect: read them on the thread."
+
+ELSEWHERE = "Too much of it is missing here for a decision: answer it on the thread."
 
 
 def page_of(
@@ -61,10 +72,14 @@ def _section(number: int, question: Question, url: str, reason: str | None, hidd
         lines.append(fenced(question.text))
     if question.arguments is not None:
         lines.append("Arguments:")
-        lines.append(fenced(json.dumps(question.arguments, ensure_ascii=False, indent=2)))
-    if question.kind not in ("value", "go on"):
+        lines.append(fenced(_json(abbreviated(question.arguments))))
+    if question.kind == "value":
+        lines += _about_the_answer(question)
+    elif not question.allowed:
+        lines.append(ELSEWHERE)
+    elif question.kind != "go on":
         lines.append("\n".join(_meaning(name) for name in question.allowed))
-    elif question.kind == "go on":
+    else:
         lines.append("- **approve**: the run goes on")
     link = f"[The thread]({thread_link(url, question.thread_id)})"
     lines.append(f"{link} `{question.thread_id}`, run `{question.run_id}`")
@@ -74,6 +89,53 @@ def _section(number: int, question: Question, url: str, reason: str | None, hidd
 def _meaning(decision: str) -> str:
     known = MEANINGS.get(decision)
     return f"- **{decision}**" + (f": {known}" if known else "")
+
+
+def _about_the_answer(question: Question) -> list[str]:
+    """What the agent says of the answer that it wants, beside the choices that it gives."""
+    schema = question.response_schema or {}
+    fields = flat_fields(schema)
+    if fields is None:
+        said = {key: value for key, value in schema.items() if key not in ("type", "enum", "$schema")}
+        return ["The answer, as a JSON Schema:", fenced(_json(schema))] if said else []
+    lines = [line for name, field in fields.items() if (line := _about_field(name, field))]
+    return ["Its fields:", fenced("\n".join(lines))] if lines else []
+
+
+def _about_field(name: str, field: Mapping[str, Any]) -> str:
+    """What the agent says of one field, or nothing."""
+    words = [str(field[key]) for key in ("title", "description") if key in field]
+    known = ("type", "title", "description", "enum")
+    words += [f"{key} {json.dumps(value)}" for key, value in field.items() if key not in known]
+    return f"{title_of(name)}: {'; '.join(words)}" if words else ""
+
+
+def abbreviated(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, each in part where they are too long to be shown: none hides another."""
+    if len(_json(arguments)) <= SHOWN_CHARACTERS:
+        return dict(arguments)
+    found: dict[str, Any] = {}
+    share = SHOWN_CHARACTERS // 2 // min(len(arguments), ARGUMENTS_SHOWN)
+    for name, value in list(arguments.items())[:ARGUMENTS_SHOWN]:
+        short = name if len(name) <= NAME_SHOWN else f"{name[:NAME_SHOWN]}…"
+        while short in found:
+            short += "…"
+        found[short] = value if len(_json(value)) <= share else _part(value, share)
+    if len(arguments) > len(found):
+        found["…"] = f"[and {len(arguments) - len(found):,} more: see the thread]"
+    return found
+
+
+def _part(value: Any, characters: int) -> str:
+    """The beginning of a value, in no more characters than that when it is shown as JSON."""
+    text = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:characters]
+    if len(_json(text)) > characters:
+        text = text[: characters // len("\\u0000")]
+    return f"{text}… {MORE}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def thread_link(url: str, thread_id: str) -> str:
@@ -86,7 +148,7 @@ def fenced(text: str) -> str:
     """A text in a code fence that nothing in it can end, cut where it is long."""
     shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
     if len(text) > SHOWN_CHARACTERS:
-        shown += "\n[and more: see the thread]"
+        shown += f"\n{MORE}"
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{shown}\n{fence}"

@@ -23,24 +23,40 @@ from prefect_langgraph.runs.request import RunRequest, open_interrupts
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
-_NEWEST = 10
+_PAGE = 50
 
 Row = Mapping[str, Any]
 
 
-async def newest_runs(deployment: Deployment, thread_id: str, deadline: Deadline) -> list[Row]:
-    """The newest runs of a thread, the newest first; none where there is no such thread."""
+async def runs_since(
+    deployment: Deployment, thread_id: str, run_id: str | None, deadline: Deadline
+) -> list[Row]:
+    """The runs of a thread down to this one, the newest first; none where there is no such thread.
+
+    Args:
+        deployment: Where the thread is.
+        thread_id: The thread.
+        run_id: The oldest that is wanted; None gives the newest only.
+        deadline: The caller's.
+    """
     runs = deployment.client.runs
-    try:
-        return list(
-            await deployment.send(
-                lambda: runs.list(thread_id, limit=_NEWEST),
+    limit = _PAGE if run_id is not None else 1
+    found: dict[str, Row] = {}
+    offset = 0
+    while True:
+        try:
+            page = await deployment.send(
+                lambda: runs.list(thread_id, limit=limit, offset=offset),  # noqa: B023 - awaited here
                 doing=f"look for the newest run of thread {thread_id}",
                 deadline=deadline,
             )
-        )
-    except NotFoundError:
-        return []
+        except NotFoundError:
+            return []
+        # A run that begins meanwhile moves the others on, so that some come twice.
+        found |= {str(row["run_id"]): row for row in page if str(row["run_id"]) not in found}
+        offset += len(page)
+        if len(page) < limit or run_id is None or run_id in found:
+            return list(found.values())
 
 
 def of_row(deployment: Deployment, row: Row, before: RunHandle) -> RunHandle:
@@ -58,7 +74,7 @@ def of_row(deployment: Deployment, row: Row, before: RunHandle) -> RunHandle:
 
 async def latest(deployment: Deployment, handle: RunHandle, deadline: Deadline) -> RunHandle:
     """The newest run of the handle's thread: the handle itself where nobody has started another."""
-    rows = await newest_runs(deployment, handle.thread_id, deadline)
+    rows = await runs_since(deployment, handle.thread_id, None, deadline)
     if not rows or rows[0]["run_id"] == handle.run_id:
         return handle
     return of_row(deployment, rows[0], handle)
@@ -84,7 +100,7 @@ async def send(
     """
     deployment = context.deployment
     while True:
-        rows = await newest_runs(deployment, handle.thread_id, deadline)
+        rows = await runs_since(deployment, handle.thread_id, handle.run_id, deadline)
         if not rows:
             return handle, False  # gone: the join says so
         payload = resume_of(replies)

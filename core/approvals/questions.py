@@ -16,7 +16,7 @@ from jsonschema.protocols import Validator
 from referencing import Registry
 
 from prefect_langgraph.errors import InvalidRequestError
-from prefect_langgraph.models import Question
+from prefect_langgraph.models import AnswerKind, Question
 from prefect_langgraph.results import RunResult
 
 DECISIONS = ("approve", "edit", "reject", "respond")
@@ -28,6 +28,9 @@ INBOX_DECISIONS = {
     "allow_respond": "respond",
 }
 """What Agent Inbox calls the same decisions."""
+
+DECIDED: tuple[AnswerKind, ...] = ("decisions", "decision", "inbox")
+"""The kinds of question that a decision answers."""
 
 TITLE_CHARACTERS = 80
 
@@ -45,9 +48,9 @@ def questions_of(result: RunResult, reader: QuestionReader | None = None) -> lis
         reader: Reads them instead, where the caller gives one.
 
     Raises:
-        InvalidRequestError: What the caller's reader returned are no questions.
+        InvalidRequestError: The caller's reader failed, or what it returned are no questions.
     """
-    found = read_interrupts(result) if reader is None else _checked(reader(result), result)
+    found = read_interrupts(result) if reader is None else _read_by(reader, result)
     handle = result.handle
     where = {
         "run_id": handle.run_id,
@@ -55,6 +58,14 @@ def questions_of(result: RunResult, reader: QuestionReader | None = None) -> lis
         "assistant_id": handle.assistant_id,
     }
     return [question.model_copy(update=where) for question in found]
+
+
+def _read_by(reader: QuestionReader, result: RunResult) -> list[Question]:
+    try:
+        found = reader(result)
+    except Exception as error:
+        raise InvalidRequestError(f"questions= raised {type(error).__name__}.") from error
+    return _checked(found, result)
 
 
 def _checked(found: Any, result: RunResult) -> list[Question]:
@@ -71,6 +82,7 @@ def _checked(found: Any, result: RunResult) -> list[Question]:
     seen: set[tuple[str | None, int]] = set()
     for question in found:
         _check_is_reached(question, known, seen)
+        _check_can_be_asked(question)
         seen.add((question.interrupt_id, question.index))
     return list(found)
 
@@ -89,6 +101,23 @@ def _check_is_reached(
             "questions= returned two questions for one answer: an interrupt has one question, or, of "
             'kind "decisions" and "inbox", some with index 0, 1, 2.'
         )
+
+
+def _check_can_be_asked(question: Question) -> None:
+    """Refuse a reader's question that no form can show, or that no decision would answer."""
+    names = (*DECISIONS,) if question.kind in DECIDED else ("approve",)
+    if question.kind != "value" and (not question.allowed or set(question.allowed) - set(names)):
+        raise InvalidRequestError(
+            f"questions= returned a question of kind {question.kind!r} with allowed="
+            f"{list(question.allowed)}: it is answered by one or more of {', '.join(names)}."
+        )
+    for name in ("arguments", "response_schema"):
+        try:
+            json.dumps(getattr(question, name), allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise InvalidRequestError(
+                f"questions= returned a question whose {name} are not JSON."
+            ) from None
 
 
 def read_interrupts(result: RunResult) -> list[Question]:
@@ -215,7 +244,7 @@ def _other(value: Any, schema: dict[str, Any] | None) -> Question:
     return Question(
         title=title_of(asked if isinstance(asked, str) else "A question"),
         text=text,
-        allowed=tuple(choices) if all(isinstance(one, str) for one in choices) else (),
+        allowed=tuple(dict.fromkeys(choices)) if all(isinstance(one, str) for one in choices) else (),
         response_schema=schema,
     )
 

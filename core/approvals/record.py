@@ -22,9 +22,8 @@ from prefect_langgraph.models import Model, Question
 from prefect_langgraph.suspension.record import Target
 from prefect_langgraph.suspension.suspended import FORM_PREFIX
 
-AT_DEADLINE = "nobody until the deadline"
 ELSEWHERE = "nobody: answered elsewhere"
-"""In the name's field of forms that are submitted without a person."""
+"""In the name's field of a form that is submitted since nothing is left to answer."""
 
 QuestionKey = tuple[str, str | None, int]
 """Run, interrupt, and which of its questions."""
@@ -48,7 +47,8 @@ class Form(Model):
         has_default: True when `default` answers what nobody answers until the deadline.
         default: The reply.
         suspends: True when the flow run suspends for it, False when its process waits.
-        hidden: True when arguments and texts were taken out.
+        hidden: True when arguments, texts and choices were taken out.
+        is_partial: True when an answer has to be held against more than is kept of its question.
         url: The deployment's address.
         credentials: The saved block by which another process reaches it, or None.
         assistant: The saved `LangGraphAssistant` block that leads there instead, or None.
@@ -65,6 +65,7 @@ class Form(Model):
     default: Any = None
     suspends: bool = True
     hidden: bool = False
+    is_partial: bool = False
     url: str
     credentials: str | None = None
     assistant: str | None = None
@@ -88,6 +89,11 @@ class Form(Model):
     def target(self) -> Target:
         """How another process reaches the deployment."""
         return Target(url=self.url, credentials=self.credentials, assistant=self.assistant, runs=())
+
+    @property
+    def by_deadline(self) -> str:
+        """In the name's field of this form when its deadline submits it: no person would type it."""
+        return f"nobody until the deadline of {self.name}"
 
     def without_person(self, name: str) -> dict[str, str]:
         """Values that submit the form in a person's place."""
@@ -117,21 +123,34 @@ class Answers:
         refused: Why the last answer to a question cannot be sent.
         questions: What was asked.
         totals: How many questions each run asks.
+        defaulted: The questions that the default reply was the answer to.
     """
 
     given: dict[QuestionKey, Given] = field(default_factory=dict)
     refused: dict[QuestionKey, str] = field(default_factory=dict)
     questions: dict[QuestionKey, Question] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
+    defaulted: list[Question] = field(default_factory=list)
 
     def to_run(self, run_id: str) -> list[tuple[Question, Given]] | None:
         """The answers to all questions of a run; None while one of them is open."""
         found = [(self.questions[key], given) for key, given in self.given.items() if key[0] == run_id]
         return found if found and len(found) == self.totals.get(run_id) else None
 
-    def asked_of(self, run_id: str) -> list[Question]:
-        """What a run asked."""
-        return [question for key, question in self.questions.items() if key[0] == run_id]
+    def had_default(self, question: Question, *, failed: bool) -> bool:
+        """True when the default reply was the answer to this question already, as it may be kept.
+
+        Args:
+            question: It may be one that is asked again.
+            failed: True when it is asked again since the graph failed on an answer.
+        """
+        place = (question.thread_id, question.interrupt_id, question.index)
+        said = (question.title, question.text, question.arguments)
+        return any(
+            (one.thread_id, one.interrupt_id, one.index) == place
+            and (failed or (one.title, one.text, one.arguments) == said)
+            for one in self.defaulted
+        )
 
 
 @dataclass(frozen=True)
@@ -142,9 +161,21 @@ class Submitted:
     values: Mapping[str, Any] | None
     at: datetime | None
 
+    @property
+    def by_deadline(self) -> bool:
+        """True when nobody answered until the deadline."""
+        return (self.values or {}).get(NAME) == self.form.by_deadline
 
-def answers_of(forms: Iterable[Submitted]) -> Answers:
-    """What was answered; of two usable answers to one question the first counts."""
+
+def answers_of(
+    forms: Iterable[Submitted], whole: Mapping[QuestionKey, Question] | None = None
+) -> Answers:
+    """What was answered; of two usable answers to one question the first counts.
+
+    Args:
+        forms: Those of the flow run.
+        whole: Questions as their agents ask them, where Prefect keeps less.
+    """
     found = Answers()
     for one in sorted(forms, key=lambda one: one.form.asked_at):
         found.totals |= one.form.totals
@@ -154,25 +185,25 @@ def answers_of(forms: Iterable[Submitted]) -> Answers:
             if one.values is None or one.at is None or key in found.given:
                 continue
             try:
-                reply = _reply(one, number, question)
+                reply = _reply(one, number, question, (whole or {}).get(key, question))
             except WrongReply as wrong:
                 found.refused[key] = str(wrong)
                 continue
             if reply is not LEFT_OPEN:
                 found.given[key] = Given(reply, _name(one), one.at)
+                if one.by_deadline:
+                    found.defaulted.append(question)
     return found
 
 
-def _reply(one: Submitted, number: int, question: Question) -> Any:
-    values, form = one.values or {}, one.form
-    if values.get(NAME) == AT_DEADLINE:
-        return default_for(question, form.default) if form.has_default else LEFT_OPEN
-    return reply_in(values, number, question)
+def _reply(one: Submitted, number: int, question: Question, whole: Question) -> Any:
+    if one.by_deadline:
+        return default_for(whole, one.form.default) if one.form.has_default else LEFT_OPEN
+    return reply_in(one.values or {}, number, question, whole)
 
 
 def _name(one: Submitted) -> str:
-    name = str((one.values or {}).get(NAME, ""))
-    return "default_reply" if name == AT_DEADLINE else name
+    return "default_reply" if one.by_deadline else str((one.values or {}).get(NAME, ""))
 
 
 def still_to_ask(questions: Sequence[Question], answers: Answers) -> list[Question]:

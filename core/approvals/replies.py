@@ -20,6 +20,9 @@ from prefect_langgraph.models import Question
 LEFT_OPEN: Any = object()
 """The reply of somebody who leaves a question for later."""
 
+LEAVE = "leave open"
+"""The choice of somebody who answers the others only."""
+
 _INBOX = {"approve": "accept", "edit": "edit", "reject": "ignore", "respond": "response"}
 
 _REASON_CHARACTERS = 300
@@ -52,7 +55,7 @@ def decided(question: Question, decision: str, *, arguments: str = "", message: 
         raise WrongReply("'respond' needs a message: it is what the agent gets instead of the tool's")
     if question.kind == "inbox":
         given: Any = {"edit": {"action": question.tool, "args": edited}, "respond": message}
-        return {"type": _INBOX[decision], "args": given.get(decision)}
+        return checked(question, {"type": _INBOX[decision], "args": given.get(decision)})
     reply: dict[str, Any] = {"type": decision}
     if decision == "edit":
         reply["edited_action"] = {"name": question.tool, "args": edited}
@@ -62,10 +65,10 @@ def decided(question: Question, decision: str, *, arguments: str = "", message: 
 
 
 def typed(question: Question, text: str) -> Any:
-    """The reply for what was typed in one field: JSON where it is that, else the text.
+    """The reply for what was typed in one field: JSON where that fits, else the text as it is.
 
     Raises:
-        WrongReply: The schema of the answer refuses it.
+        WrongReply: The schema of the answer refuses both.
     """
     if not text.strip():
         return LEFT_OPEN
@@ -73,10 +76,16 @@ def typed(question: Question, text: str) -> Any:
     if schema.get("type") in PLAIN:
         return checked(question, _value("it", schema, text))
     try:
-        reply = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        reply = text
-    return checked(question, reply)
+        reply = _loaded(text)
+    except (ValueError, RecursionError):
+        return checked(question, text)
+    try:
+        return checked(question, reply)
+    except WrongReply as wrong:
+        try:
+            return checked(question, text)
+        except WrongReply:
+            raise wrong from None
 
 
 def filled(question: Question, texts: Mapping[str, str]) -> Any:
@@ -86,13 +95,28 @@ def filled(question: Question, texts: Mapping[str, str]) -> Any:
         WrongReply: The schema of the answer refuses it.
     """
     given = {name: text for name, text in texts.items() if text.strip()}
-    if not given:
-        return LEFT_OPEN
     fields = flat_fields(question.response_schema) or {}
     return checked(question, {name: _value(name, fields[name], text) for name, text in given.items()})
 
 
+def choices_of(values: Sequence[Any]) -> dict[str, Any]:
+    """The texts by which these values are chosen: each its own where it can be, else as JSON."""
+    found: dict[str, Any] = {}
+    for value in values:
+        plain = isinstance(value, str) and value.strip() == value != "" and value != LEAVE
+        text = value if plain else json.dumps(value, ensure_ascii=False)
+        while text in found and found[text] != value:
+            text = json.dumps(text, ensure_ascii=False)
+        found.setdefault(text, value)
+    return found
+
+
 def _value(name: str, field: Mapping[str, Any], text: str) -> Any:
+    if "enum" in field:
+        choices = choices_of(field["enum"])
+        if text not in choices:
+            raise WrongReply(f"{name!r} is not one of {', '.join(choices)}"[:_REASON_CHARACTERS])
+        return choices[text]
     if field["type"] == "string":
         return text
     if field["type"] == "boolean":
@@ -100,9 +124,23 @@ def _value(name: str, field: Mapping[str, Any], text: str) -> Any:
             raise WrongReply(f"{name!r} is yes or no")
         return text.lower() in ("yes", "true")
     try:
-        return orjson.loads(text.strip())
-    except orjson.JSONDecodeError:
+        return _loaded(text)
+    except (ValueError, RecursionError):
         raise WrongReply(f"{name!r} is a number") from None
+
+
+def _loaded(text: str) -> Any:
+    """What a text holds as JSON, in which Python would also read NaN and Infinity.
+
+    Raises:
+        ValueError: It is no JSON.
+        RecursionError: It is nested too deeply.
+    """
+
+    def refuse(name: str) -> Any:
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def default_for(question: Question, default: Any) -> Any:
@@ -112,6 +150,8 @@ def default_for(question: Question, default: Any) -> Any:
         WrongReply: It does not fit this question.
     """
     if question.kind == "value":
+        if question.allowed and default not in question.allowed:
+            raise WrongReply("the default reply is none of its choices")
         return checked(question, default)
     decision = default.get("type") if isinstance(default, Mapping) else None
     named = {sent: name for name, sent in _INBOX.items()} if question.kind == "inbox" else {}
@@ -143,8 +183,13 @@ def checked(question: Question, reply: Any) -> Any:
     """The reply, held against the schema that the graph gives for it.
 
     Raises:
-        WrongReply: The schema refuses it.
+        WrongReply: The schema refuses it, or it would be sent as something else.
     """
+    try:
+        json.dumps(reply, allow_nan=False)
+        orjson.dumps(reply)  # which sends it, and would round or refuse what is larger than 64 bits
+    except (TypeError, ValueError, RecursionError):
+        raise WrongReply("it holds what cannot be sent as it is, such as a very large number") from None
     if question.response_schema is None:
         return reply
     validator = validator_of(question.response_schema)
@@ -168,8 +213,8 @@ def _refusal(error: jsonschema.ValidationError) -> str:
 
 def _object_of(text: str) -> dict[str, Any]:
     try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        found = _loaded(text)
+    except (ValueError, RecursionError):
         raise WrongReply("the arguments are not JSON") from None
     if not isinstance(found, dict):
         raise WrongReply("the arguments are not a JSON object")

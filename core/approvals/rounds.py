@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,9 +27,10 @@ from prefect_langgraph.approvals import asking, present, storage
 from prefect_langgraph.approvals.form import QUESTIONS_SHOWN, shown
 from prefect_langgraph.approvals.questions import QuestionReader, questions_of
 from prefect_langgraph.approvals.record import (
-    AT_DEADLINE,
     Answers,
     Form,
+    QuestionKey,
+    Submitted,
     answers_of,
     key_of,
     new_form_name,
@@ -98,7 +99,7 @@ class Outcome:
     Attributes:
         handles: The run of each thread that is the newest.
         found: What became of each; None of those that had not ended at the deadline.
-        errors: Of runs that the server would not tell about, why, by place.
+        errors: Of runs that the server would not tell about or go on with, why, by place.
         answers: What was answered.
         sent: The runs that were started with answers.
         unanswered: The places of runs that nobody answered until the deadline.
@@ -142,6 +143,8 @@ class Rounds:
         self._out = Outcome(handles=list(handles), found=[None] * len(handles))
         self._asked: dict[str, list[Question]] = {}
         self._answered: dict[str, list[Answer]] = {}
+        self._forms: list[Submitted] = []
+        self._whole: dict[QuestionKey, Question] = {}
         self._totals: dict[str, int] = {}
         self._deadline: datetime | None = None
         self._late_since: float | None = None
@@ -162,9 +165,9 @@ class Rounds:
         await self._find_deadline()
         out = self._out
         while True:
-            answers = await self._answers()
-            open_ = [place for place, result in enumerate(out.found) if result is None]
-            await each(open_, lambda place: self._follow(place, answers))  # noqa: B023 - awaited here
+            self._forms = await self._read_forms()
+            await each(self._open, lambda place: self._alone(place, self._follow(place)))
+            answers, open_ = self._answers, self._open
             asks = await self._look(open_, await self._wait(open_, self._time_left(answers)))
             left = [place for place in open_ if out.found[place] is None and place not in asks]
             out.late = self._time_left(answers).passed
@@ -173,11 +176,11 @@ class Rounds:
             if left and not out.late:
                 continue  # another run has begun on its thread
             if out.late or not await self._ask(asks, answers):
-                out.unanswered, out.late = sorted(asks), True
-                asked = [question for _, questions in asks.values() for question in questions]
-                keep = self._policy.show_arguments
-                out.open = [shown(one, show_arguments=keep) for one in still_to_ask(asked, answers)]
+                self._give_up(asks, answers)
                 break
+        out.late = bool(out.unanswered or self._open)
+        if len(out.errors) == len(out.handles):
+            raise out.errors[0]  # nothing came of any
         out.answers = [answer for answers in self._answered.values() for answer in answers]
         return out
 
@@ -225,15 +228,34 @@ class Rounds:
     def _context(self, place: int) -> Context:
         return self._contexts[join.location_of(self._out.handles[place])]
 
+    @property
+    def _open(self) -> list[int]:
+        """The places of which it is not known yet what came of them."""
+        return [place for place, result in enumerate(self._out.found) if result is None]
+
+    async def _alone(self, place: int, step: Awaitable[None], known: RunResult | None = None) -> None:
+        """Take a step for one run: what the deployment refuses of it ends it, and no other."""
+        try:
+            await step
+        except DeploymentError as error:
+            self._logger.warning("%s: %s", self._out.handles[place], error)
+            self._out.errors[place] = error
+            self._out.found[place] = known or self._unknown(place, RunStatus.INTERRUPTED)
+
     # -- follow ------------------------------------------------------------------------------------
 
-    async def _answers(self) -> Answers:
-        """What was answered so far; Prefect may be away for a while."""
+    @property
+    def _answers(self) -> Answers:
+        """What was answered so far."""
+        return answers_of(self._forms, self._whole)
+
+    async def _read_forms(self) -> list[Submitted]:
+        """The forms so far, with what was put in; Prefect may be away for a while."""
         tries = 0
         while True:
             try:
                 async with get_client() as client:
-                    return answers_of(await storage.forms_of(client, self._flow_run_id))
+                    return await storage.forms_of(client, self._flow_run_id)
             except (httpx.HTTPError, PrefectException) as error:
                 tries += 1
                 if tries == PREFECT_TRIES:
@@ -242,11 +264,12 @@ class Rounds:
                 self._logger.warning("Prefect could not be asked for answers (%s); trying again", said)
             await asyncio.sleep(TRY_AGAIN_SECONDS)
 
-    async def _follow(self, place: int, answers: Answers) -> None:
+    async def _follow(self, place: int) -> None:
         """Send what was answered, and go on with the run that goes on."""
         handle = self._out.handles[place]
         seen = {handle.run_id}
-        while (replies := answers.to_run(handle.run_id)) is not None:
+        await self._know(place)
+        while (replies := self._answers.to_run(handle.run_id)) is not None:
             self._known.pop(place, None)
             pairs = [(question, given.reply) for question, given in replies]
             context = self._context(place)
@@ -254,16 +277,33 @@ class Rounds:
             if sent:
                 self._note(newest, replies, is_new=newest.origin != "adopted")
                 self._out.sent.append(newest)
-                self._asked[newest.run_id] = [question for question, _ in replies]
+                asked = [self._whole.get(key_of(question), question) for question, _ in replies]
+                self._asked[newest.run_id] = asked
             elif newest.run_id != handle.run_id:
                 self._logger.warning(
                     "%s was answered elsewhere: what was answered here is not sent", handle
                 )
-            handle = newest
+            handle = self._out.handles[place] = newest
             if handle.run_id in seen:
                 break
             seen.add(handle.run_id)
-        self._out.handles[place] = handle
+            await self._know(place)
+
+    async def _know(self, place: int) -> None:
+        """Learn what a run asks where Prefect keeps less of it: an answer is held against the whole."""
+        handle, context = self._out.handles[place], self._context(place)
+        partial = {one.form.name: one.form for one in self._forms if one.form.is_partial}
+        asked = {question.run_id for form in partial.values() for question in form.questions}
+        known = {key[0] for key in self._whole}
+        if handle.run_id not in asked - known:
+            return
+        newest = await present.latest(context.deployment, handle, NO_DEADLINE)
+        if newest.run_id != handle.run_id:
+            return  # it was answered
+        result = (await self._read([place], Deadline.after(READ_SECONDS), {})).get(place)
+        if result is not None and result.status is RunStatus.INTERRUPTED:
+            questions = questions_of(result, self._policy.reader)
+            self._whole |= {key_of(question): question for question in questions}
 
     def _note(
         self, handle: RunHandle, replies: Sequence[tuple[Question, Any]], *, is_new: bool
@@ -288,14 +328,12 @@ class Rounds:
     async def _wait(self, places: Sequence[int], deadline: Deadline) -> list[RunResult | None]:
         """What became of these runs; None of those that had not ended at the deadline."""
         unknown = [place for place in places if place not in self._known]
-        errors: dict[int, DeploymentError] = {}
         found: dict[int, RunResult | None] = dict(self._known)
         self._known.clear()
         if unknown:
             left = await self._until_ended([self._out.handles[place] for place in unknown], deadline)
             ended = [place for place in unknown if self._out.handles[place].run_id not in left]
-            found |= await self._read(ended, deadline, errors)
-        self._out.errors = errors
+            found |= await self._read(ended, deadline, self._out.errors)
         return [found.get(place) for place in places]
 
     async def _until_ended(self, handles: Sequence[RunHandle], deadline: Deadline) -> set[str]:
@@ -347,40 +385,45 @@ class Rounds:
         """Note what has ended; what asks, with its questions, by place."""
         asks: dict[int, tuple[RunResult, list[Question]]] = {}
 
-        async def one(pair: tuple[int, RunResult | None]) -> None:
-            place, result = pair
-            if place in self._out.errors:
-                self._out.found[place] = result or self._unknown(place)
-                return
-            if result is None:
-                return
+        async def one(place: int, result: RunResult) -> None:
             questions = await self._questions(place, result)
             if questions is None:
                 return
             if questions:
                 asks[place] = (result, questions)
                 self._totals[result.handle.run_id] = len(questions)
+                self._whole |= {key_of(question): question for question in questions}
             else:
                 self._out.found[place] = result
 
-        await each(list(zip(places, results, strict=True)), one)
+        async def look(pair: tuple[int, RunResult | None]) -> None:
+            place, result = pair
+            if place in self._out.errors:
+                self._out.found[place] = result or self._unknown(place, RunStatus.RUNNING)
+            elif result is not None:
+                await self._alone(place, one(place, result), result)
+
+        await each(list(zip(places, results, strict=True)), look)
         return dict(sorted(asks.items()))
 
-    def _unknown(self, place: int) -> RunResult:
-        error = self._out.errors[place]
-        return RunResult(
-            handle=self._out.handles[place],
-            status=RunStatus.RUNNING,
-            error=join.failure_of(error),
-        )
+    def _unknown(self, place: int, status: RunStatus) -> RunResult:
+        error = join.failure_of(self._out.errors[place])
+        return RunResult(handle=self._out.handles[place], status=status, error=error)
 
     async def _questions(self, place: int, result: RunResult) -> list[Question] | None:
         """What a run asks; None when another run has begun on its thread, which is followed."""
         handle, context = self._out.handles[place], self._context(place)
+        if result.status is RunStatus.LOST and handle.run_id in self._answers.totals:
+            self._logger.warning("%s was asked about, and its thread is gone", handle)
         if result.status is RunStatus.ERROR and handle.run_id in self._asked:
-            return await present.left_open_after(
-                context, result, self._asked[handle.run_id], NO_DEADLINE
-            )
+            asked = self._asked[handle.run_id]
+            try:
+                return await present.left_open_after(context, result, asked, NO_DEADLINE)
+            except DeploymentError as error:
+                self._logger.warning(
+                    "It cannot be read what %s waits for after its failure: %s", handle, error
+                )
+                return []  # what can be told of the run is its own error
         if result.status is not RunStatus.INTERRUPTED:
             return []
         newest = await present.latest(context.deployment, handle, NO_DEADLINE)
@@ -388,6 +431,17 @@ class Rounds:
             self._out.handles[place] = newest
             return None
         return questions_of(result, self._policy.reader)
+
+    def _give_up(self, asks: Asks, answers: Answers) -> None:
+        """Note what nobody answered; a run that failed on the default reply has its own error."""
+        for place, (result, questions) in asks.items():
+            missing = [self._shown(one) for one in still_to_ask(questions, answers)]
+            failed = result.status is RunStatus.ERROR
+            if failed and all(answers.had_default(one, failed=True) for one in missing):
+                self._out.found[place] = result
+            else:
+                self._out.unanswered.append(place)
+                self._out.open += missing
 
     # -- ask ---------------------------------------------------------------------------------------
 
@@ -401,7 +455,7 @@ class Rounds:
         if self._is_late:
             async with get_client() as client:
                 await storage.save(client, self._flow_run_id, form)
-                await storage.submit(client, self._flow_run_id, form, AT_DEADLINE)
+                await storage.submit_by_deadline(client, self._flow_run_id, form)
             return True
         emit_requested(form.questions, form.url)
         self._logger.info(
@@ -443,25 +497,38 @@ class Rounds:
             for question in missing:
                 if reason := self._reason(result, question, answers):
                     reasons[len(to_ask)] = reason
-                to_ask.append(shown(question, show_arguments=self._policy.show_arguments))
+                to_ask.append(question)
             totals[result.handle.run_id] = self._totals[result.handle.run_id]
         if context is None:
             raise LangGraphError("What was answered could not be sent: no question is left to ask.")
         connection = context.deployment.connection
+        kept = tuple(self._shown(question) for question in to_ask)
+        is_partial = any(
+            (one.allowed, one.response_schema) != (whole.allowed, whole.response_schema)
+            for one, whole in zip(kept, to_ask, strict=True)
+        )
         return context, Form(
             name=new_form_name(),
             asked_at=datetime.now(UTC),
             deadline=self._deadline,
-            questions=tuple(to_ask),
+            questions=kept,
             totals=totals,
             reasons=reasons,
             has_default=self._policy.has_default,
             default=self._policy.default,
             suspends=self._suspends,
             hidden=not self._policy.show_arguments,
+            is_partial=is_partial,
             url=connection.url,
             credentials=connection.name,
             assistant=self._policy.assistant if connection.name is None else None,
+        )
+
+    def _shown(self, question: Question) -> Question:
+        return shown(
+            question,
+            show_arguments=self._policy.show_arguments,
+            own_choices=self._policy.reader is not None,
         )
 
     def _reason(self, result: RunResult, question: Question, answers: Answers) -> str | None:
@@ -478,7 +545,14 @@ class Rounds:
         found: dict[int, tuple[RunResult, list[Question]]] = {}
         for place, (result, questions) in asks.items():
             missing = still_to_ask(questions, answers)
-            fitting = [question for question in missing if self._default_fits(question)]
+            fitting = [
+                question
+                for question in missing
+                if self._default_fits(question)
+                and not answers.had_default(
+                    self._shown(question), failed=result.status is RunStatus.ERROR
+                )
+            ]
             if fitting:
                 found[place] = (result, fitting)
         return found

@@ -49,9 +49,10 @@ async def show(client: PrefectClient, flow_run_id: UUID, form: Form) -> bool:
     return await create(client, flow_run_id, keys[_SCHEMA], form.model.model_json_schema(by_alias=True))
 
 
-async def submit(client: PrefectClient, flow_run_id: UUID, form: Form, name: str) -> None:
-    """Store a response in a person's place, of a form that nobody is shown."""
-    await create(client, flow_run_id, keyset_of(form)[_RESPONSE], form.without_person(name))
+async def submit_by_deadline(client: PrefectClient, flow_run_id: UUID, form: Form) -> None:
+    """Store the deadline's response, of a form that nobody is shown."""
+    response = form.without_person(form.by_deadline)
+    await create(client, flow_run_id, keyset_of(form)[_RESPONSE], response)
 
 
 async def has_response(client: PrefectClient, flow_run_id: UUID, form: Form) -> bool:

@@ -11,10 +11,18 @@ from typing import Any
 import pytest
 
 from prefect_langgraph import InvalidRequestError, Question, RunHandle, RunResult, RunStatus
-from prefect_langgraph.approvals.form import LEAVE, fields_of, form_of, left_open, reply_in, shown
-from prefect_langgraph.approvals.page import fenced, page_of
+from prefect_langgraph.approvals.form import (
+    ANSWER,
+    LEAVE,
+    fields_of,
+    form_of,
+    left_open,
+    reply_in,
+    shown,
+)
+from prefect_langgraph.approvals.page import abbreviated, fenced, page_of
 from prefect_langgraph.approvals.questions import questions_of
-from prefect_langgraph.approvals.record import AT_DEADLINE, Form, Submitted, answers_of
+from prefect_langgraph.approvals.record import Form, Submitted, answers_of
 from prefect_langgraph.approvals.replies import (
     LEFT_OPEN,
     WrongReply,
@@ -230,7 +238,9 @@ def test_what_is_hidden_or_too_long_is_not_kept() -> None:
     assert "edit" not in hidden.allowed
     long = question.model_copy(update={"arguments": {"text": "x" * 50_000}, "text": "y" * 50_000})
     kept = shown(long, show_arguments=True)
-    assert kept.arguments is None
+    assert kept.arguments is not None
+    assert str(kept.arguments["text"]).endswith("[and more: see the thread]")
+    assert len(str(kept.arguments)) < 5_000
     assert len(kept.text) < 50_000
     assert "edit" not in kept.allowed
     assert shown(asked(interrupt("My secret?"))[0], show_arguments=False).title == "A question"
@@ -266,8 +276,8 @@ def test_first_usable_answer_counts_and_a_run_is_answered_when_all_are() -> None
 
 def test_default_answers_only_what_it_fits() -> None:
     (question,) = asked(review("pay", allowed=["approve", "edit"]))
-    at_deadline = {"answered_by": AT_DEADLINE}
     rejected = form(question, has_default=True, default={"type": "reject"})
+    at_deadline = rejected.without_person(rejected.by_deadline)
     assert not answers_of([Submitted(rejected, at_deadline, NOW)]).given
     approved = form(question, has_default=True, default={"type": "approve"})
     (given,) = answers_of([Submitted(approved, at_deadline, NOW)]).given.values()
@@ -386,7 +396,8 @@ def read_as(*found: Question, ids: tuple[str, ...]) -> list[Question]:
 
 
 def of(name: str | None, index: int = 0, kind: AnswerKind = "value") -> Question:
-    return Question(title="Pay?", interrupt_id=name, index=index, kind=kind)
+    allowed = () if kind == "value" else ("approve",)
+    return Question(title="Pay?", interrupt_id=name, index=index, kind=kind, allowed=allowed)
 
 
 def test_question_of_a_reader_that_no_answer_would_reach_is_refused() -> None:
@@ -414,3 +425,252 @@ def test_schema_and_choices_of_a_megabyte_are_not_kept() -> None:
         kept = shown(question, show_arguments=show_arguments)
         assert (kept.allowed, kept.response_schema) == ((), None)
         assert [field.name for field in fields_of(1, kept)] == ["q1_answer"]
+
+
+def free(schema: dict[str, Any] | None, value: Any = "What?") -> Question:
+    (question,) = asked(interrupt(value, response_schema=schema))
+    return question
+
+
+PROPOSED = {
+    "type": "object",
+    "properties": {
+        "sum": {"type": "integer", "default": 3, "description": "In cents"},
+        "ok": {"type": "boolean", "default": False},
+        "currency": {"type": "string", "enum": ["EUR", "USD"], "default": "USD"},
+    },
+}
+
+
+def test_what_an_agent_proposes_is_nobodys_answer_until_somebody_says_so() -> None:
+    question = free(PROPOSED)
+    fields = {field.name: field for field in fields_of(1, question)}
+    assert fields["q1_decision"].choices == (ANSWER, LEAVE)
+    assert [field.default for field in fields.values()] == ["", "3", "no", "USD"]
+    required = form_of([question], "page").model_json_schema()["required"]
+    assert required == ["q1_decision", "answered_by"]
+    assert reply_in({"answered_by": "Ada"}, 1, question) is LEFT_OPEN
+    assert reply_in(left_open([question], "nobody"), 1, question) is LEFT_OPEN
+    assert reply_in({"q1_decision": LEAVE, "q1_f1": "4"}, 1, question) is LEFT_OPEN
+    proposed = {"sum": 3, "ok": False, "currency": "USD"}
+    assert reply_in({"q1_decision": ANSWER}, 1, question) == proposed
+    assert reply_in({"q1_decision": ANSWER, "q1_f1": "4"}, 1, question) == proposed | {"sum": 4}
+    with pytest.raises(WrongReply, match="not one of answer, leave open"):
+        reply_in({"q1_decision": "approve"}, 1, question)
+
+
+@pytest.mark.parametrize(
+    ("field", "default"),
+    [
+        ({"type": "integer", "default": True}, ""),
+        ({"type": "string", "default": 3}, ""),
+        ({"type": "number", "default": 0.5}, "0.5"),
+        ({"type": "boolean", "default": 1}, ""),
+        ({"type": "string", "enum": ["", "a"], "default": ""}, '""'),
+        ({"type": "string", "enum": ["a"], "default": "b"}, ""),
+    ],
+)
+def test_default_that_is_none_of_its_field_is_not_proposed(field: dict[str, Any], default: str) -> None:
+    (*_, found) = fields_of(1, free({"type": "object", "properties": {"a": field}}))
+    assert found.default == default
+
+
+def test_arguments_that_are_too_long_are_shown_in_part_and_none_hides_another() -> None:
+    call = {"note": "x" * 50_000, "account": "DE12", "sum": 3}
+    (question,) = asked(
+        interrupt(
+            {
+                "action_requests": [{"name": "pay", "args": call}],
+                "review_configs": [{"action_name": "pay", "allowed_decisions": ALL}],
+            }
+        )
+    )
+    kept = shown(question, show_arguments=True)
+    assert kept.allowed == ("approve", "reject", "respond")
+    page = page_of([kept], url=HANDLE.url)
+    assert '"account": "DE12"' in page
+    assert '"sum": 3' in page
+    assert "xxx… [and more: see the thread]" in page
+    # Neither do those that Prefect keeps whole, and only its page shortens.
+    short = question.model_copy(update={"arguments": {"note": "x" * 5_000, "account": "DE12"}})
+    assert '"account": "DE12"' in page_of([short], url=HANDLE.url)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"a": 1},
+        {f"a{number}": "x" * 900 for number in range(30)},
+        {"y" * 5_000 + str(number): number for number in range(10)},
+        {"quotes": '"' * 50_000, "last": 1},
+        {"control": "\x00" * 50_000, "last": 1},
+        {"nested": {"deep": ["x" * 50_000]}, "last": 1},
+    ],
+)
+def test_part_of_arguments_names_each_and_fits(arguments: dict[str, Any]) -> None:
+    found = abbreviated(arguments)
+    assert len(found) == min(len(arguments), 20) + (len(arguments) > 20)
+    question = free(None).model_copy(update={"arguments": arguments})
+    page = page_of([question], url=HANDLE.url)
+    assert len(page) < 5_000
+    assert "last" not in arguments or '"last": 1' in page
+    assert len(arguments) < 21 or "[and 10 more: see the thread]" in page
+
+
+def test_choices_of_a_plain_value_stay_whatever_is_hidden_but_what_the_agent_says() -> None:
+    (question,) = asked(interrupt("Ship it?", response_schema={"enum": ["edit", "ship", "x" * 9]}))
+    long = question.model_copy(update={"arguments": {"text": "x" * 50_000}})
+    assert shown(long, show_arguments=True).allowed == question.allowed
+    assert shown(question, show_arguments=False).allowed == ()
+    assert shown(question, show_arguments=False, own_choices=True).allowed == question.allowed
+
+
+def test_nothing_that_an_agent_says_of_the_answer_is_kept_where_it_is_hidden() -> None:
+    secret = "account 4711"
+    schema = {
+        "type": "object",
+        "title": secret,
+        "properties": {
+            "sum": {"type": "integer", "description": secret, "maximum": 4711, "default": 4711},
+            "to": {"type": "string", "enum": [secret, "other"], "title": secret},
+        },
+        "$defs": {"a": {"description": secret}},
+    }
+    for one in (schema, {"enum": [secret]}, {"const": secret}, {"type": "string", "pattern": secret}):
+        kept = shown(free(one, {"message": secret}), show_arguments=False)
+        page = page_of([kept], url=HANDLE.url, hidden=True)
+        assert "4711" not in kept.model_dump_json() + page + str(form_of([kept], page).__dict__)
+    whole = free(schema)
+    kept = shown(whole, show_arguments=False)
+    given = {"q1_f1": "5000", "q1_f2": "other"}
+    assert reply_in(given, 1, kept) == {"sum": 5000, "to": "other"}
+    with pytest.raises(WrongReply, match="maximum"):
+        reply_in(given, 1, kept, whole)
+    assert reply_in(given | {"q1_f1": "5"}, 1, kept, whole) == {"sum": 5, "to": "other"}
+    chosen = free({"enum": ["yes", "no"]})
+    kept = shown(chosen, show_arguments=False)
+    assert reply_in({"q1_answer": "yes"}, 1, kept, chosen) == "yes"
+    with pytest.raises(WrongReply):
+        reply_in({"q1_answer": "maybe"}, 1, kept, chosen)
+
+
+def test_question_of_which_no_decision_is_left_says_where_it_is_answered() -> None:
+    (question,) = asked(review("pay", allowed=["edit"]))
+    kept = shown(question, show_arguments=False)
+    assert (kept.allowed, fields_of(1, kept)) == ((), [])
+    assert reply_in({"answered_by": "Ada"}, 1, kept) is LEFT_OPEN
+    assert "answer it on the thread" in page_of([kept], url=HANDLE.url)
+    assert form_of([kept], "page").model_json_schema()["required"] == ["answered_by"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "reply"),
+    [
+        ({"type": "integer"}, "18446744073709551615", 18446744073709551615),
+        (None, "123456789012345678901234567890", "123456789012345678901234567890"),
+        (None, "NaN", "NaN"),
+        (None, "1e999", "1e999"),
+        (None, "[" * 100_000, "[" * 100_000),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "42", "42"),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": ["string", "null"]}, "[1]", "[1]"),
+        ({"enum": ["1", 2]}, "1", "1"),
+        ({"enum": ["1", 2]}, "2", 2),
+    ],
+)
+def test_what_was_typed_is_sent_as_it_is_or_not_at_all(schema: Any, text: str, reply: Any) -> None:
+    found = typed(free(schema), text)
+    assert (found, type(found)) == (reply, type(reply))
+
+
+@pytest.mark.parametrize("text", ["123456789012345678901234567890", "NaN", "1e999", "9" * 5_000])
+def test_number_that_cannot_be_sent_as_it_is_is_refused(text: str) -> None:
+    with pytest.raises(WrongReply):
+        typed(free({"type": "integer"}), text)
+    with pytest.raises(WrongReply):
+        reply_in({"q1_f1": text}, 1, free({"type": "object", "properties": {"a": {"type": "number"}}}))
+    with pytest.raises(WrongReply):
+        decided(asked(review("pay"))[0], "edit", arguments=f'{{"a": {text}}}')
+
+
+def test_every_choice_can_be_made_and_is_sent_as_the_agent_gave_it() -> None:
+    values = ["", "leave open", '"leave open"', " padded", "plain"]
+    question = free({"enum": values})
+    (field,) = fields_of(1, question)
+    assert field.choices[-1] == LEAVE
+    chosen = [reply_in({"q1_decision": text}, 1, question) for text in field.choices[:-1]]
+    assert chosen == values
+    mixed = [None, 1, "1", "null", True]
+    question = free({"type": "object", "properties": {"a": {"type": "string", "enum": mixed}}})
+    (field,) = fields_of(1, question)
+    texts = field.choices[:-1]
+    assert len(set(texts)) == len(mixed)
+    assert "null" in texts
+    assert "None" not in texts
+
+
+def test_what_the_agent_says_of_the_answer_is_shown_in_a_fence() -> None:
+    flat = {"type": "object", "properties": {"sum": {"type": "integer", "description": "In ![x](y)"}}}
+    assert "```text\nsum: In ![x](y)\n```" in page_of([free(flat)], url=HANDLE.url)
+    nested = {"type": "array", "items": {"enum": ["a", "b"]}, "description": "``` ends"}
+    page = page_of([free(nested)], url=HANDLE.url)
+    assert "The answer, as a JSON Schema:\n\n````text" in page
+    assert '"items"' in page
+    assert "JSON Schema" not in page_of([free({"type": "string"})], url=HANDLE.url)
+
+
+def test_name_that_somebody_types_is_no_deadline() -> None:
+    (question,) = asked(review("pay"))
+    asks = form(question, has_default=True, default={"type": "approve"})
+    for name in ("nobody until the deadline", "nobody until the deadline of langgraph-form-1"):
+        left = Submitted(asks, {"answered_by": name, "q1_decision": LEAVE}, NOW)
+        assert not answers_of([left]).given
+
+
+def test_default_of_a_value_is_one_of_its_choices() -> None:
+    question = free(None).model_copy(update={"allowed": ("yes", "no")})
+    assert default_for(question, "no") == "no"
+    for default in ("maybe", True, ["yes"], None):
+        with pytest.raises(WrongReply, match="none of its choices"):
+            default_for(question, default)
+
+
+def test_default_reply_is_not_given_twice_to_one_question() -> None:
+    (question,) = asked(review("pay"))
+    asks = form(question, has_default=True, default={"type": "approve"})
+    found = answers_of([Submitted(asks, asks.without_person(asks.by_deadline), NOW)])
+    again = question.model_copy(update={"run_id": "later"})
+    assert found.had_default(again, failed=False)
+    assert found.had_default(again, failed=True)
+    other = again.model_copy(update={"text": "Another?"})  # of the same node, hence of the same id
+    assert not found.had_default(other, failed=False)
+    assert found.had_default(other, failed=True)
+    assert not found.had_default(again.model_copy(update={"index": 1}), failed=True)
+
+
+def _raises(_: RunResult) -> list[Question]:
+    raise RuntimeError("token-4711")
+
+
+@pytest.mark.parametrize(
+    ("reader", "said"),
+    [
+        (_raises, "questions= raised RuntimeError"),
+        (lambda _: [Question(title="a", interrupt_id="i", arguments={"a": object()})], "arguments"),
+        (
+            lambda _: [Question(title="a", interrupt_id="i", response_schema={"a": float("nan")})],
+            "schema",
+        ),
+        (lambda _: [Question(title="a", interrupt_id="i", kind="decision")], "one or more of approve"),
+        (
+            lambda _: [Question(title="a", interrupt_id="i", kind="inbox", allowed=("escalate",))],
+            "one or more of approve",
+        ),
+    ],
+)
+def test_question_of_a_reader_that_cannot_be_asked_is_refused(reader: Any, said: str) -> None:
+    result = RunResult(handle=HANDLE, status=RunStatus.INTERRUPTED, interrupts=(interrupt("Go?"),))
+    with pytest.raises(InvalidRequestError, match=said) as caught:
+        questions_of(result, reader)
+    assert "4711" not in str(caught.value)
