@@ -19,9 +19,9 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.exceptions import Pause, PrefectException
+from prefect.exceptions import Abort, CancelledRun, Pause, PrefectException
 from prefect.flow_runs import asuspend_flow_run
-from prefect.states import Paused, Scheduled
+from prefect.states import Cancelled, Paused, Scheduled
 
 from prefect_langgraph.approvals import storage
 from prefect_langgraph.approvals.form import reply_in
@@ -30,6 +30,7 @@ from prefect_langgraph.approvals.record import ELSEWHERE, Form
 from prefect_langgraph.approvals.replies import WrongReply
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.logs import LoggerOrAdapter, counted
+from prefect_langgraph.ownership.heartbeat import attempts_counted
 from prefect_langgraph.ownership.owner import Owner
 from prefect_langgraph.runs.poller import interval
 from prefect_langgraph.suspension.models import ResumeEntry
@@ -48,6 +49,11 @@ from prefect_langgraph.transport.paging import each
 
 SHOWN_SECONDS = 15.0
 """How long after its suspension a process may need to show its form itself."""
+
+CANCELLING_SECONDS = 30.0
+"""How long a worker may take to terminate the process of a flow run that is to be cancelled."""
+
+CANCELLED = "The flow run was cancelled while it asked a person."
 
 LOOK_EVERY_SECONDS = 10.0
 """How often it is looked whether somebody answered elsewhere, while a process waits."""
@@ -84,16 +90,19 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
     """Pause the flow run, and wait in its process until the form was submitted.
 
     Raises:
+        Abort: The flow run was cancelled: Prefect's signal that its process ends, and its state stays.
         LangGraphError: Prefect does not let the flow run pause.
     """
     flow_run_id = UUID(owner.flow_run_id)
     async with get_client() as client:
         await storage.save(client, flow_run_id, form)
+        attempts = (await client.read_flow_run(flow_run_id)).run_count
         state: State[Any] = Paused(
             pause_key=form.name, state_details={"run_input_keyset": storage.keyset_of(form)}
         )
         answer = await client.set_flow_run_state(flow_run_id, state)
         if answer.status is not SetStateStatus.ACCEPT:
+            await end_if_cancelled(client, await client.read_flow_run(flow_run_id))
             why = getattr(answer.details, "reason", None) or answer.status
             raise LangGraphError(f"The flow run cannot ask a person: Prefect says {why}")
         await storage.show(client, flow_run_id, form)
@@ -102,8 +111,10 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
         while True:
             await asyncio.sleep(interval(time.monotonic() - began))
             try:
-                now = (await client.read_flow_run(flow_run_id)).state
-                if now is None or not asks_a_person(now):
+                row = await client.read_flow_run(flow_run_id)
+                if row.state is None or not asks_a_person(row.state):
+                    await end_if_cancelled(client, row)
+                    await _keep_retries(client, row, row.run_count - attempts)
                     return
                 if form.deadline is not None and form.deadline <= datetime.now(UTC):
                     await client.resume_flow_run(flow_run_id, form.without_person(form.by_deadline))
@@ -113,6 +124,44 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
                         await client.resume_flow_run(flow_run_id, form.without_person(ELSEWHERE))
             except (httpx.HTTPError, PrefectException, LangGraphError) as error:
                 logger.info("Could not look whether the form was answered (%s)", type(error).__name__)
+
+
+async def _keep_retries(client: PrefectClient, row: FlowRun, counted: int) -> None:
+    """Give back what going on after a pause in the process has taken of a flow run's retries.
+
+    Prefect counts it as an attempt more, which it does not do after a suspension.
+    """
+    if counted <= 0:
+        return
+    attempts_counted(str(row.id), row.run_count)
+    policy = row.empirical_policy
+    if policy.retries:
+        policy = policy.model_copy(update={"retries": policy.retries + counted})
+        await client.update_flow_run(row.id, empirical_policy=policy)
+
+
+async def end_if_cancelled(client: PrefectClient, row: FlowRun) -> None:
+    """End the process of a flow run that was cancelled, as a worker would.
+
+    A worker terminates the process of a flow run that is to be cancelled. Where there is none, nobody
+    does: then it is noted here that the flow run was cancelled. A subflow run ends with an error, since
+    its parent goes on.
+
+    Raises:
+        Abort: It was cancelled.
+        CancelledRun: The same, of a subflow run.
+    """
+    began = time.monotonic()
+    while row.state is not None and row.state.is_cancelling():
+        if time.monotonic() - began > CANCELLING_SECONDS:
+            await client.set_flow_run_state(row.id, Cancelled(message=CANCELLED), force=True)
+        await asyncio.sleep(interval(time.monotonic() - began))
+        row = await client.read_flow_run(row.id)
+    if row.state is None or not row.state.is_cancelled():
+        return
+    if row.parent_task_run_id is not None:
+        raise CancelledRun(CANCELLED)
+    raise Abort(CANCELLED)
 
 
 async def is_over(form: Form, deployment: Deployment) -> bool:

@@ -13,7 +13,7 @@ from prefect_langgraph.approvals.replies import resume_of
 from prefect_langgraph.errors import NotFoundError, ThreadBusyError
 from prefect_langgraph.models import Question, RunHandle
 from prefect_langgraph.ownership.keys import decide
-from prefect_langgraph.ownership.tags import ANSWERS, CONTINUES
+from prefect_langgraph.ownership.tags import ANSWERS, CONTINUES, TAG_PREFIX
 from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context
@@ -24,6 +24,10 @@ from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
 _PAGE = 50
+
+_OPTIONS = ("context", "interrupt_before", "interrupt_after", "webhook", "durability")
+
+_SERVERS_METADATA = ("created_by", "graph_id", "assistant_id", "cron_id")
 
 Row = Mapping[str, Any]
 
@@ -118,8 +122,8 @@ async def send(
             return of_row(deployment, rows[0], handle), False
         request = RunRequest(
             assistant_id=handle.assistant_id or str(rows[0]["assistant_id"]),
-            payload={**payload, **_given(rows[0]), "multitask_strategy": "reject"},
-            metadata={tag: before},
+            payload={**payload, **_options_of(rows[0]), "multitask_strategy": "reject"},
+            metadata={**_metadata_of(rows[0]), tag: before},
         )
         try:
             started = await operations.start(
@@ -147,14 +151,30 @@ def _begins_again(context: Context, row: Row) -> bool:
     return not context.owner.made_in_this_try(row.get("metadata") or {})
 
 
-def _given(row: Row) -> dict[str, Any]:
-    """The context that the run which asks was started with; a server makes it of its config, too."""
+def _options_of(row: Row) -> dict[str, Any]:
+    """What the run that asks was started with, beside its input: it holds for the one that goes on.
+
+    A server makes the context of what is configurable, so only the context is given.
+    """
     kwargs = row.get("kwargs")
     given = kwargs if isinstance(kwargs, Mapping) else {}
-    found: dict[str, Any] = {}
-    if isinstance(given.get("context"), Mapping) and given["context"]:
-        found["context"] = dict(given["context"])
+    found = {name: given[name] for name in _OPTIONS if given.get(name)}
+    config = given.get("config")
+    if isinstance(config, Mapping):
+        kept = {name: config[name] for name in ("recursion_limit", "tags") if config.get(name)}
+        found |= {"config": kept} if kept else {}
     return found
+
+
+def _metadata_of(row: Row) -> dict[str, Any]:
+    """The caller's metadata of a run: neither this package's nor the server's."""
+    metadata = row.get("metadata")
+    given = metadata if isinstance(metadata, Mapping) else {}
+    return {
+        name: value
+        for name, value in given.items()
+        if not name.startswith(TAG_PREFIX) and name not in _SERVERS_METADATA
+    }
 
 
 async def left_open_after(

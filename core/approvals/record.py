@@ -25,6 +25,9 @@ from prefect_langgraph.suspension.suspended import FORM_PREFIX
 ELSEWHERE = "nobody: answered elsewhere"
 """In the name's field of a form that is submitted since nothing is left to answer."""
 
+DEFAULT_TRIES = 3
+"""So often the default reply answers a thread that asks in the same words, before it is given up."""
+
 QuestionKey = tuple[str, str | None, int]
 """Run, interrupt, and which of its questions."""
 
@@ -138,19 +141,27 @@ class Answers:
         return found if found and len(found) == self.totals.get(run_id) else None
 
     def had_default(self, question: Question, *, failed: bool) -> bool:
-        """True when the default reply was the answer to this question already, as it may be kept.
+        """True when the default reply has been the answer to this question as often as it may be.
+
+        Once where the graph failed on it; a graph that asks again in the same words, which may be about
+        another thing, gets it `DEFAULT_TRIES` times.
 
         Args:
-            question: It may be one that is asked again.
+            question: As it may be kept.
             failed: True when it is asked again since the graph failed on an answer.
         """
-        place = (question.thread_id, question.interrupt_id, question.index)
-        said = (question.title, question.text, question.arguments)
-        return any(
-            (one.thread_id, one.interrupt_id, one.index) == place
-            and (failed or (one.title, one.text, one.arguments) == said)
-            for one in self.defaulted
-        )
+
+        def same(one: Question) -> bool:
+            if failed:
+                return (one.interrupt_id, one.index) == (question.interrupt_id, question.index)
+            return (one.title, one.text, one.arguments) == (
+                question.title,
+                question.text,
+                question.arguments,
+            )
+
+        mine = [one for one in self.defaulted if one.thread_id == question.thread_id and same(one)]
+        return len(mine) >= (1 if failed else DEFAULT_TRIES)
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,7 @@ class Rounds:
         Raises:
             Pause: Prefect's signal that ends the process of a flow run that has suspended.
             DeploymentError: The deployment refused what it was asked.
+            Abort: Prefect's signal that ends the process of a flow run that was cancelled.
             LangGraphError: The flow run cannot ask a person.
         """
         await self._find_deadline()

@@ -34,12 +34,21 @@ HEARTBEAT_SECONDS = "prefect_lease_seconds"
 
 DEFAULT_HEARTBEAT_SECONDS = 120.0
 
+_counts: dict[str, int] = {}
+"""How many attempts Prefect counts of flow runs that were paused in their process: it takes going on
+for another, which their calls are not to do."""
+
 _BEATS = 4  # in this time, so that one lost update does not count as the end
 
 
 def is_heartbeat(tags: Mapping[str, Any]) -> bool:
     """True of the tags of a heartbeat's thread."""
     return HEARTBEAT_ATTEMPT in tags
+
+
+def attempts_counted(flow_run_id: str, run_count: int) -> None:
+    """Have heartbeats speak for the attempt that Prefect counts after a pause in the process."""
+    _counts[flow_run_id] = run_count
 
 
 class Heartbeats:
@@ -61,6 +70,7 @@ class Heartbeats:
     async def end(self, flow_run_id: str, *, deadline: Deadline) -> None:
         """Stop the heartbeat; its thread stays until it is released."""
         heartbeat = self._under_way.pop(flow_run_id, None)
+        _counts.pop(flow_run_id, None)
         if heartbeat is not None:
             await heartbeat.end(deadline)
 
@@ -118,7 +128,7 @@ class _Heartbeat:
         threads = self._deployment.client.threads
         metadata: dict[str, Any] = {
             **self._owner.tags(owns_thread=True),
-            HEARTBEAT_ATTEMPT: self._attempt,
+            HEARTBEAT_ATTEMPT: max(self._attempt, _counts.get(self._owner.flow_run_id or "", 0)),
             HEARTBEAT_SECONDS: self._seconds,
         }
         doing = f"send the heartbeat of flow run {self._owner.flow_run_id}"

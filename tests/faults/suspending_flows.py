@@ -13,12 +13,13 @@ from prefect_langgraph import (
     get_run,
     join_run,
     join_runs,
+    run_on_thread,
     start_run,
     start_runs,
     temporary_cron,
     with_finalizer,
 )
-from prefect_langgraph.flows.suspension import asuspend_until_ended, suspend_until_ended
+from prefect_langgraph.flows.suspension import WaitBy, asuspend_until_ended, suspend_until_ended
 
 RUNS = 3
 
@@ -162,6 +163,25 @@ def asks(
 
 @with_finalizer(parameter="block", lease_seconds=2)
 @flow
+def asks_with_options(block: str, graph: str, thread_id: str, options: dict[str, Any]) -> Any:
+    """Ask what a run with options asks, which stops once more afterwards."""
+    handle = start_run(graph, {}, thread_id=thread_id, credentials=block, **options)
+    return ask_interrupts([handle], wait="process", credentials=block).values[0]
+
+
+@flow
+def asks_again_later(block: str, graph: str, work: dict[str, Any], thread_id: str) -> list[Any]:
+    """Ask about a run, have eleven more on its thread, and ask about it again."""
+    handle = start_run(graph, work, thread_id=thread_id, credentials=block)
+    first = ask_interrupts([handle], wait="process", credentials=block)
+    for _ in range(11):
+        run_on_thread(thread_id, graph, {"asks": 0}, credentials=block)
+    second = ask_interrupts([handle], wait="process", credentials=block)
+    return [len(first.answers), len(second.answers)]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
 def asks_in_subflow(block: str, graph: str, inputs: list[Any]) -> dict[str, Any]:
     """Ask where nothing can suspend."""
     result: dict[str, Any] = asks(block, graph, inputs)
@@ -174,6 +194,16 @@ def asks_with_retry(block: str, graph: str, inputs: list[Any]) -> dict[str, Any]
     """Ask, and begin again when a run fails after the answer."""
     result: dict[str, Any] = asks.fn(block, graph, inputs)
     return result
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow(retries=1)
+def asks_and_fails(block: str, graph: str, inputs: list[Any], path: str, wait: WaitBy) -> None:
+    """Ask, and fail afterwards, whatever was answered."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("attempt\n")
+    ask_interrupts(start_runs(graph, inputs, credentials=block), wait=wait)
+    raise RuntimeError("after the answer")
 
 
 @with_finalizer(parameter="block", lease_seconds=2)

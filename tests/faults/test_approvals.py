@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.events import Event
 from prefect.events.filters import EventFilter, EventNameFilter
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Cancelling, Crashed
 
 from faults import suspending_flows as flows
 from faults.attempts import attempt
@@ -674,3 +675,111 @@ def test_retry_goes_on_from_what_failed_and_asks_nobody_again(start: Start, tall
     assert tally.executed == {"begin good": 1, "end good": 1, "begin bad": 1, "end bad": 2}
     assert tally.made == 2 + 3
     tally.nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("fail", "status", "error", "times"),
+    [(True, "error", "ValueError", 1), (False, "interrupted", "NothingDone", 3)],
+)
+def test_default_reply_that_the_graph_refuses_is_sent_no_more(
+    start: Start, tally: Tally, fail: bool, status: str, error: str | None, times: int
+) -> None:
+    options = {"max_wait_seconds": 8, "default_reply": "no", "on_failure": "collect", "wait": "process"}
+    inputs = [case("a", fail=fail)]
+    run = start(flows.asks, graph="stubborn", inputs=inputs, options=options)
+    result = run.ends()
+    assert (result["statuses"], result["errors"]) == ([status], [error])
+    assert [answer[1] for answer in result["answers"]] == ["no"] * times
+    assert tally.made == 1 + times
+
+
+def test_thread_that_cannot_be_read_after_an_answer_ends_its_own_run_only(
+    start: Start, tally: Tally
+) -> None:
+    run = asking(start, "stubborn", case("a", fail=True), case("b"), on_failure="collect")
+    threads = [question.thread_id for question in forms_of(run)[0].questions]
+    tally.proxy.on("GET", f"/threads/{threads[0]}/state$", Answer(400))
+    Asked(run).answer(q1_answer="no", q2_answer="yes")
+    result = run.ends()
+    assert result["statuses"] == ["error", "success"]
+    assert result["errors"] == ["ValueError", None]
+    assert tally.made == 4
+
+
+def test_answer_that_the_server_refuses_ends_its_own_run_only(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a"), case("b"), on_failure="collect")
+    threads = [question.thread_id for question in forms_of(run)[0].questions]
+    tally.proxy.on("POST", f"/threads/{threads[0]}/runs$", Answer(422, {"detail": "not this"}))
+    Asked(run).answer(q1_answer="no", q2_answer="yes")
+    result = run.ends()
+    assert result["statuses"] == ["interrupted", "success"]
+    assert result["errors"] == ["InvalidRequestError", None]
+
+
+def test_run_that_goes_on_has_the_options_of_the_one_that_asked(start: Start, tally: Tally) -> None:
+    thread_id = tally.client.threads.create()["thread_id"]
+    options = {
+        "config": {"recursion_limit": 77, "tags": ["red", "blue"]},
+        "metadata": {"team": "refunds"},
+        "interrupt_before": ["begin"],
+        "durability": "exit",
+    }
+    run = start(flows.asks_with_options, graph="configured", thread_id=thread_id, options=options)
+    with run.executes() as running:
+        Asked(run).answer(q1_answer="yes")
+        form = until(lambda: (found := Asked(run)).page.count("breakpoint") and found)
+        form.answer(q1_decision="approve")
+        assert running.result()["answers"] == [77, "blue", "red"]
+    for row in tally.client.runs.list(thread_id):
+        assert row["kwargs"]["config"]["recursion_limit"] == 77  # type: ignore[typeddict-item]
+        assert row["kwargs"]["durability"] == "exit"  # type: ignore[typeddict-item]
+        assert row["metadata"]["team"] == "refunds"  # type: ignore[index]
+    tally.client.threads.delete(thread_id)
+
+
+def test_answer_is_found_on_a_thread_that_has_gone_on_for_long(start: Start, tally: Tally) -> None:
+    thread_id = tally.client.threads.create()["thread_id"]
+    run = start(flows.asks_again_later, graph="case", work=case("a"), thread_id=thread_id)
+    with run.executes() as running:
+        Asked(run).answer(q1_answer="yes")
+        assert running.result() == [1, 1]
+        assert "answered elsewhere" not in running.log()
+    tally.client.threads.delete(thread_id)
+
+
+def test_cancelled_while_its_process_waits_is_cancelled(start: Start, tally: Tally) -> None:
+    run = start(flows.asks, graph="case", inputs=[case("a")], options={"wait": "process"})
+    with run.executes() as running:
+        Asked(run)
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Cancelling(), force=True)
+            assert running.process.is_alive()
+            client.set_flow_run_state(run.id, Cancelled(), force=True)
+        kind, said = running.outcome()
+    assert (kind, said.partition(":")[0]) == ("error", "Abort"), said
+    assert run.state == "Cancelled"
+    (thread,) = tally.client.threads.search(status="interrupted")
+    tally.client.threads.delete(thread["thread_id"])
+
+
+@pytest.mark.parametrize("wait", ["suspend", "process"])
+def test_waiting_for_a_person_uses_up_no_retry(
+    start: Start, tally: Tally, tmp_path: Path, wait: str
+) -> None:
+    path = tmp_path / "attempts"
+    given = {"graph": "case", "inputs": [case("a")], "path": str(path), "wait": wait}
+    run = start(flows.asks_and_fails, **given)
+    if wait == "suspend":
+        run.suspends()
+        Asked(run).answer(q1_answer="yes")
+        with run.executes() as running:
+            kind, said = running.outcome()
+    else:
+        with run.executes() as running:
+            Asked(run).answer(q1_answer="yes")
+            kind, said = running.outcome()
+    assert (kind, said) == ("error", "RuntimeError: after the answer")
+    # Of a suspension one execution more is an attempt that went on.
+    assert len(path.read_text().splitlines()) == (3 if wait == "suspend" else 2)
+    assert run.state == "Failed"
+    assert tally.made == 2

@@ -12,6 +12,7 @@ from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send, interrupt
@@ -164,4 +165,39 @@ breakpoint_graph = (
     .add_edge("begin", "turns")
     .add_edge("turns", END)
     .compile(interrupt_before=["turns"])
+)
+
+
+async def insist(state: Case) -> Case:
+    """Take "yes", and nothing else: fail on another answer, or ask for it again."""
+    answer = interrupt("Yes?")
+    if answer != "yes" and state.get("fail"):
+        raise ValueError("only yes will do")
+    while answer != "yes":
+        answer = interrupt("Yes?")
+    return {"answers": [answer]}
+
+
+stubborn = (
+    StateGraph(Case)
+    .add_node("insist", insist)
+    .add_edge(START, "insist")
+    .add_edge("insist", END)
+    .compile()
+)
+
+
+async def ask_first(state: Case, config: RunnableConfig) -> Case:
+    interrupt("Go on?")
+    return {"answers": [config["recursion_limit"], *sorted(config["tags"])]}
+
+
+configured = (
+    StateGraph(Case)
+    .add_node("ask", ask_first)
+    .add_node("begin", begin)
+    .add_edge(START, "ask")
+    .add_edge("ask", "begin")
+    .add_edge("begin", END)
+    .compile()
 )
