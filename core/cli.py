@@ -127,7 +127,7 @@ def answer_approval(
     set_:
         FIELD=VALUE, for each field that `show` names. What is not set is left open.
     decision:
-        The decision on every question that is not set, such as approve.
+        The decision on every question that offers it and is not set, such as approve.
     """
     from prefect_langgraph.approvals.asking import answer_form
     from prefect_langgraph.transport.loop import io_loop
@@ -144,16 +144,24 @@ def answer_approval(
 
 def _values_of(form: Form, given: Sequence[str], decision: str | None) -> dict[str, str]:
     """The values of a form's fields, from what was given on the command line."""
+    from prefect_langgraph.approvals.form import ANSWER
     from prefect_langgraph.errors import InvalidRequestError
 
     values = form.without_person("")
+    decisions = {field.name: field.choices for field in form.fields if field.holds == "decision"}
     if decision is not None:
-        values |= {name: decision for name in values if name.endswith("_decision")}
+        offering = [name for name, choices in decisions.items() if decision in choices]
+        if not offering:
+            raise InvalidRequestError(f"--decision {decision}: no question offers it; see `show`.")
+        values |= dict.fromkeys(offering, decision)
     for one in given:
         name, equals, value = one.partition("=")
         if not equals or name not in values:
             known = ", ".join(name for name in values if name != "answered_by")
             raise InvalidRequestError(f"--set {name}: give FIELD=VALUE, with one of {known}.")
+        about = f"{name.partition('_')[0]}_decision"
+        if ANSWER in decisions.get(about, ()) and not any(set_.startswith(about) for set_ in given):
+            values[about] = ANSWER
         values[name] = value
     return values
 

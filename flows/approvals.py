@@ -253,13 +253,15 @@ def ask_interrupts(
         on_timeout: When the time has passed: "leave" runs and questions as they are, or "cancel" the
             runs and give up the threads that ask.
         default_reply: What is answered when nobody has answered in time, such as `{"type": "reject"}`.
-            Runs that go on by then are waited for as long again. None: see `on_timeout`.
+            Runs that go on with an answer by then are waited for as long again; one that has not ended
+            or asked by then is late. A graph that fails on it is not answered again, and one that asks
+            again in the same words is three times at most. None: see `on_timeout`.
         wait: "suspend" frees the process while it waits for runs and people; "process" stays.
         stay_seconds: How long the process stays before it suspends, while runs go on.
         questions: Reads what an interrupted run asks, for graphs of which this package does not know
             how.
-        show_arguments: False keeps arguments of tools and what agents say out of Prefect: a form then
-            says which tool is to be called, and leads to the thread.
+        show_arguments: False keeps arguments of tools, and the texts and choices of agents, out of
+            Prefect: a form then says which tool is to be called, and leads to the thread.
 
     Returns:
         The result of each run in the order of the handles, and `answers`.

@@ -15,7 +15,8 @@ from typing import Any
 from prefect.input import RunInput
 from pydantic import Field
 
-from prefect_langgraph.approvals.form import NAME, form_of, left_open, reply_in
+from prefect_langgraph.approvals.form import NAME, fields_of, form_of, left_open, reply_in
+from prefect_langgraph.approvals.form import Field as FormField
 from prefect_langgraph.approvals.page import page_of
 from prefect_langgraph.approvals.replies import LEFT_OPEN, WrongReply, default_for
 from prefect_langgraph.models import Model, Question
@@ -87,6 +88,12 @@ class Form(Model):
     def model(self) -> type[RunInput]:
         """The form as Prefect takes it."""
         return form_of(self.questions, self.page)
+
+    @property
+    def fields(self) -> list[FormField]:
+        """The fields of all its questions."""
+        numbered = enumerate(self.questions, start=1)
+        return [field for number, question in numbered for field in fields_of(number, question)]
 
     @property
     def target(self) -> Target:

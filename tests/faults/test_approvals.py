@@ -569,6 +569,8 @@ def test_answered_in_a_terminal(start: Start, tally: Tally, capsys: pytest.Captu
     status, said = call(*answer, "--set", "q1_decision=respond")
     assert (status, "needs a message" in said) == (2, True)
     assert run.state == "Suspended"
+    status, said = call(*answer, "--decision", "aprove")
+    assert (status, "no question offers it" in said) == (2, True)
     status, said = call(*answer, "--decision", "approve", "--set", "q2_decision=reject")
     assert (status, "Answered" in said) == (0, True)
     assert run.ends()["statuses"] == ["success"]
