@@ -56,6 +56,16 @@ def is_for_another_process(info: SerializationInfo) -> bool:
     return asks and info.exclude_unset and info.mode == "python"
 
 
+def _as_password(schema: dict[str, Any]) -> None:
+    """Make the field of the key one that Prefect's new pages mask: a string that may be absent.
+
+    A string or null, as pydantic has it, is typed in clear there. Without a default Prefect still takes
+    null for it, where it holds parameters against the schema; with the default null it does not.
+    """
+    del schema["anyOf"], schema["default"]
+    schema |= {"type": "string", "format": "password", "writeOnly": True, "position": 1}
+
+
 class LangGraphCredentials(OneValue, Block):  # type: ignore[misc]
     """Where a LangGraph deployment is, and the secrets it asks for.
 
@@ -104,7 +114,7 @@ def ask(question: str):
         default=None,
         title="API key",
         description="Sent as x-api-key. Leave empty for a server without keys.",
-        json_schema_extra={"position": 1},
+        json_schema_extra=_as_password,
     )
     # Not a dictionary of secrets: those Prefect's API would show to everybody.
     headers: SecretDict | None = Field(
@@ -174,6 +184,12 @@ def ask(question: str):
         if parts.query or parts.fragment:
             raise ValueError("the url must not have a query or a fragment")
         return url.rstrip("/")
+
+    @field_validator("api_key")
+    @classmethod
+    def _empty_is_none(cls, api_key: SecretStr | None) -> SecretStr | None:
+        # What a form sends once a key was typed and deleted.
+        return api_key if api_key is not None and api_key.get_secret_value() else None
 
     @field_validator("headers")
     @classmethod

@@ -188,6 +188,13 @@ def test_form_of_a_block_asks_in_a_sensible_order(
     assert found == wanted
 
 
+def test_key_is_masked_while_it_is_typed(page: Page, typical: Shown) -> None:
+    # The old pages have a text area for every string, whatever its schema says.
+    show(page, typical, "/blocks/catalog/langgraph-credentials/create", "v2", "API key", height=1700)
+    kinds = "[...document.querySelectorAll('input')].map(field => field.type)"
+    page.wait_for(f"{kinds}.includes('password')")
+
+
 @pytest.mark.parametrize("block", FORMS)
 @pytest.mark.parametrize("pages", PAGES)
 def test_catalog_shows_code_to_copy(page: Page, typical: Shown, block: str, pages: str) -> None:

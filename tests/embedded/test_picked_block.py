@@ -7,6 +7,9 @@ import uuid
 
 import httpx
 import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.utilities.callables import parameter_schema
 
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials, LangGraphError
 from prefect_langgraph.flows.finalizer import connection_of
@@ -22,6 +25,37 @@ def test_credentials_are_picked_in_the_form_of_an_assistant(prefect_server: Pref
     # Prefect files a block's definition under its title, and asks for JSON where it finds none.
     name = fields["properties"]["credentials"]["$ref"].removeprefix("#/definitions/")
     assert fields["definitions"][name]["block_type_slug"] == "langgraph-credentials"
+
+
+def test_key_that_is_removed_is_removed_where_the_block_is_saved(prefect_server: PrefectServer) -> None:
+    name = f"removed-{uuid.uuid4().hex[:8]}"
+    LangGraphCredentials(url="http://localhost:2024", api_key="lsv2_pt_s3cr3t").save(name)
+    LangGraphCredentials(url="http://localhost:2024").save(name, overwrite=True)
+    loaded = LangGraphCredentials.load(name)
+    assert isinstance(loaded, LangGraphCredentials)
+    assert loaded.api_key is None
+
+
+@pytest.mark.parametrize("key", [None, "lsv2_pt_s3cr3t"])
+def test_block_that_was_not_saved_fits_the_form_of_a_deployment(
+    prefect_server: PrefectServer, key: str | None
+) -> None:
+    @flow
+    def ask(credentials: LangGraphCredentials) -> None:
+        """Take a block."""
+
+    block = LangGraphCredentials(url="http://localhost:2024", api_key=key)
+    with get_client(sync_client=True) as client:
+        made = client.create_deployment(
+            flow_id=client.create_flow(ask),
+            name=f"ask-{uuid.uuid4().hex[:8]}",
+            enforce_parameter_schema=True,
+            parameter_openapi_schema=parameter_schema(ask).model_dump_for_openapi(),
+        )
+        # Refused where a parameter does not fit.
+        client.create_flow_run_from_deployment(
+            made, parameters=ask.serialize_parameters({"credentials": block})
+        )
 
 
 def test_finalizer_connects_with_the_block_that_was_picked(prefect_server: PrefectServer) -> None:

@@ -313,3 +313,9 @@ def test_blocks_that_were_not_saved_are_not_remembered_for_ever() -> None:
     for number in range(credentials_module._REMEMBERED_ADDRESSES + 5):
         asyncio.run(resolve(LangGraphCredentials(url=f"{URL}/{number}")))
     assert len(credentials_module._unsaved) == credentials_module._REMEMBERED_ADDRESSES
+
+
+def test_empty_key_is_no_key() -> None:
+    block = LangGraphCredentials(url="http://localhost:2024", api_key="")
+    assert block.api_key is None
+    assert block.connection().api_key is None
