@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import threading
 import time
+from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -11,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
-from prefect.blocks.core import Block
+from prefect.blocks.core import Block, UnknownBlockType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.types import SecretDict
 from pydantic import (
@@ -28,7 +31,8 @@ from pydantic import (
 
 from prefect_langgraph.blocks.form import DOCUMENTATION_URL, LOGO_URL
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
-from prefect_langgraph.headers import HeaderPolicy, validate_headers
+from prefect_langgraph.headers import HeaderPolicy, Token, validate_headers
+from prefect_langgraph.headers.tokens import Tokens, key_of_fields, run_token_command
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import OneValue, refuse_quietly
 from prefect_langgraph.transport.connection import Connection
@@ -43,6 +47,7 @@ _URL_VARIABLES = ("LANGGRAPH_API_URL", "LANGGRAPH_URL")
 _REMEMBER_SECONDS = 60.0
 _READ_AGAIN_SECONDS = 5.0
 _REMEMBERED_ADDRESSES = 1000
+_REMEMBERED_TOKENS = 100
 # What Prefect's API gives in place of a block: refusals, no answer, and answers that are no JSON.
 _UNREADABLE = (PrefectException, httpx.HTTPError, ValueError)
 
@@ -153,9 +158,26 @@ def ask(question: str):
         "sent: which of them graphs see, and which must not leave.",
         json_schema_extra={"position": 6},
     )
+    token_command: str | None = Field(
+        default=None,
+        title="Token command",
+        description="Prints a short-lived token, such as gcloud auth print-access-token; it is sent as "
+        "Authorization: Bearer, and fetched anew before it expires. It runs where the block is used, "
+        "without a shell. No secret in it.",
+        json_schema_extra={"position": 7},
+    )
 
     # The secrets that did not come along into this process.
     _left_behind: tuple[str, ...] = PrivateAttr(default=())
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # A subclass is a block type of its own. Under the name of this one Prefect would load it for
+        # every saved block.
+        if "_block_type_name" not in vars(cls):
+            cls._block_type_name = cls.__name__
+        if "_block_type_slug" not in vars(cls):
+            cls._block_type_slug = ""  # made of the name
+        super().__init_subclass__(**options)
 
     def __init__(
         self,
@@ -195,6 +217,45 @@ def ask(question: str):
     @classmethod
     def _check_headers(cls, headers: SecretDict | None) -> SecretDict | None:
         return SecretDict(validate_headers(headers.get_secret_value())) if headers is not None else None
+
+    @field_validator("token_command")
+    @classmethod
+    def _check_token_command(cls, command: str | None) -> str | None:
+        if command is None or not command.strip():
+            return None  # what a form sends once something was typed and deleted
+        try:
+            words = shlex.split(command)
+        except ValueError:
+            raise ValueError("the token command cannot be split into words: close its quotes") from None
+        if not words:
+            raise ValueError("the token command names no program")
+        return command.strip()
+
+    @model_validator(mode="after")
+    def _check_one_authorization(self) -> Self:
+        names = self.headers.get_secret_value() if self.headers is not None else ()
+        if self.token_command is not None and "authorization" in {name.lower() for name in names}:
+            raise ValueError("headers and token_command both give Authorization: give one")
+        return self
+
+    def get_token(self) -> Token | str | None:
+        """A short-lived token for the deployment, or None for none.
+
+        A subclass that fetches tokens otherwise than by `token_command` overrides this. It is called on
+        an OS thread, once for all requests that need a token, before the last one expires and when the
+        deployment refuses it with 401. What it raises fails the request, which is tried again within
+        the block's patience. A text is a token of which nobody knows the expiry: it is used for five
+        minutes. Nobody but the deployment sees it.
+
+        Example:
+            >>> from prefect_langgraph import LangGraphCredentials, Token
+            >>> class OurCredentials(LangGraphCredentials):
+            ...     def get_token(self) -> Token:
+            ...         return Token(value="fetched somewhere")
+            >>> OurCredentials(url="http://localhost:2024").get_token().scheme
+            'Bearer'
+        """
+        return run_token_command(self.token_command) if self.token_command is not None else None
 
     @classmethod
     def from_env(cls, **fields: Any) -> Self:
@@ -257,8 +318,14 @@ def ask(question: str):
 
     @property
     def saved_name(self) -> str | None:
-        """The name this block was saved or loaded under, or None."""
-        return self._block_document_name
+        """The name this block was saved or loaded under, or None.
+
+        That of a subclass begins with the slug of its block type: `our-credentials/prod`.
+        """
+        name = self._block_document_name
+        if name is None or type(self) is LangGraphCredentials:
+            return name
+        return f"{type(self).get_block_type_slug()}/{name}"
 
     def connection(self) -> Connection:
         """The connection that tasks use. Its repr shows no secret.
@@ -277,6 +344,7 @@ def ask(question: str):
             timeout_seconds=self.timeout_seconds,
             patience_seconds=self.patience_seconds,
             header_policy=self.header_policy,
+            tokens=_tokens_of(self),
         )
 
     def get_client(self) -> LangGraphClient:
@@ -301,6 +369,26 @@ def ask(question: str):
 
 Credentials = LangGraphCredentials | str | None
 """A block, a saved block's name, or None for the saved block named `default`."""
+
+_tokens: OrderedDict[str, Tokens] = OrderedDict()
+_tokens_lock = threading.Lock()
+
+
+def _tokens_of(block: LangGraphCredentials) -> Tokens | None:
+    """The tokens that equal blocks share; None of a block that never has one."""
+    fetches = type(block).get_token is not LangGraphCredentials.get_token
+    if not fetches and block.token_command is None:
+        return None
+    fields = {name: getattr(block, name) for name in type(block).model_fields}
+    key = key_of_fields(type(block), fields)
+    with _tokens_lock:
+        if key not in _tokens:
+            _tokens[key] = Tokens(block.get_token, key)
+        _tokens.move_to_end(key)
+        while len(_tokens) > _REMEMBERED_TOKENS:
+            _tokens.popitem(last=False)
+        return _tokens[key]
+
 
 # By name: the block, and until when it is not read again.
 _loaded: dict[str, tuple[float, LangGraphCredentials]] = {}
@@ -353,7 +441,12 @@ async def _reread(name: str) -> Connection | None:
 
 async def _load(name: str) -> LangGraphCredentials:
     try:
-        block = await LangGraphCredentials.aload(name)
+        # A name with a slug is of a subclass, whose module has to be imported by then.
+        block = await (Block if "/" in name else LangGraphCredentials).aload(name)
+    except UnknownBlockType:
+        raise LangGraphError(
+            f"The block {name!r} is of a class that this process does not know: import its module."
+        ) from None
     except ValueError as error:
         if not isinstance(error.__cause__, ObjectNotFound):
             raise
@@ -361,6 +454,10 @@ async def _load(name: str) -> LangGraphCredentials:
             f"There is no saved LangGraphCredentials block named {name!r}. Save one with "
             f"LangGraphCredentials(url=...).save({name!r}), or give credentials=."
         ) from error
+    if not isinstance(block, LangGraphCredentials):
+        raise InvalidRequestError(
+            f"The block {name!r} is a {type(block).__name__}, and no LangGraphCredentials."
+        )
     _loaded[name] = (time.monotonic() + _REMEMBER_SECONDS, block)
     return block
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from prefect_langgraph.flows.run_assistant import run_assistant
     from prefect_langgraph.flows.suspension import asuspend_until_ended, suspend_until_ended
     from prefect_langgraph.flows.sweep import asweep, sweep
-    from prefect_langgraph.headers import HeaderPolicy
+    from prefect_langgraph.headers import HeaderPolicy, Token
     from prefect_langgraph.models import (
         Answer,
         Budget,
@@ -149,7 +149,7 @@ _HOMES = {
     "flows.run_assistant": ("run_assistant",),
     "flows.suspension": ("asuspend_until_ended", "suspend_until_ended"),
     "flows.sweep": ("asweep", "sweep"),
-    "headers": ("HeaderPolicy",),
+    "headers": ("HeaderPolicy", "Token"),
     "models": (
         "Answer",
         "Budget",
@@ -258,6 +258,7 @@ __all__ = [
     "SweepEntry",
     "SweepReport",
     "ThreadBusyError",
+    "Token",
     "UnreachableError",
     "Usage",
     "__version__",

@@ -1,10 +1,11 @@
-"""Which headers a graph will see, checked before a request where a block carries a policy.
+"""What is sent in headers: which of them a graph will see, and tokens that are fetched.
 
 | module     | holds |
 | ---------- | --- |
 | `policy`   | `HeaderPolicy`, and the headers of a request |
 | `lint`     | what is doubtful in a policy |
 | `patterns` | the server's patterns of header names |
+| `tokens`   | `Token`, and short-lived tokens that are fetched when a request needs one |
 """
 
 from prefect_langgraph.errors import HeaderPolicyError
@@ -19,6 +20,7 @@ from prefect_langgraph.headers.policy import (
     merge_headers,
     validate_headers,
 )
+from prefect_langgraph.headers.tokens import Token
 
 __all__ = [
     "DEFAULT_DENY",
@@ -29,6 +31,7 @@ __all__ = [
     "HeaderViolation",
     "LintWarning",
     "OnViolation",
+    "Token",
     "merge_headers",
     "validate_headers",
 ]

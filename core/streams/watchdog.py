@@ -35,8 +35,9 @@ for name in ("SIGINT", "SIGTERM", "SIGHUP"):
 held, path = {}, []
 
 def headers_now(block):
-    from prefect_langgraph import LangGraphCredentials
-    return LangGraphCredentials.load(block).connection().all_headers()
+    import asyncio
+    from prefect_langgraph.blocks.credentials import resolve
+    return asyncio.run(resolve(block)).headers_with_token()
 
 for line in sys.stdin.buffer:
     message = json.loads(line)
@@ -121,7 +122,7 @@ class Watchdog:
             {
                 "run": handle.run_id,
                 "url": f"{handle.url}/threads/{handle.thread_id}/runs/{handle.run_id}/cancel",
-                "headers": connection.all_headers(),
+                "headers": connection.headers_with_token(fetch=False),
                 "block": connection.name,
             }
         )

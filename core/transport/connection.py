@@ -13,6 +13,7 @@ import httpx
 from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
 
 from prefect_langgraph.headers import HeaderPolicy, merge_headers
+from prefect_langgraph.headers.tokens import TokenAuth, Tokens
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.transport.http_errors import (
     arefuse_redirect,
@@ -40,6 +41,7 @@ class Connection:
         patience_seconds: How long one call goes on when the server is not there or overloaded.
             Waits for a run go on until the caller's own deadline.
         header_policy: What the headers of a request that makes a run are held against, or None.
+        tokens: Short-lived tokens, sent with every request; None sends none.
         reread: Gives the connection as the saved block has it now, or None where that cannot be
             learned. None for a block that was not saved.
     """
@@ -52,6 +54,7 @@ class Connection:
     timeout_seconds: float = 60.0
     patience_seconds: float = 30.0
     header_policy: HeaderPolicy | None = None
+    tokens: Tokens | None = field(default=None, repr=False, compare=False)
     reread: Callable[[], Awaitable[Connection | None]] | None = field(
         default=None, repr=False, compare=False
     )
@@ -62,14 +65,27 @@ class Connection:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Texts that may never be shown."""
-        return (*((self.api_key,) if self.api_key else ()), *(value for _, value in self.headers))
+        tokens = self.tokens.secrets if self.tokens is not None else ()
+        key = (self.api_key,) if self.api_key else ()
+        return (*key, *(value for _, value in self.headers), *tokens)
 
     def all_headers(self) -> dict[str, str]:
-        """The headers of every request, the key among them."""
+        """The headers of every request, the key among them, and without a token."""
         # Not get_client's own headers: it reads keys from the environment unless told not to, and it
         # cannot be given the size of the pool.
         key = {"x-api-key": self.api_key} if self.api_key else {}
         return {**dict(self.headers), **key}
+
+    def headers_with_token(self, *, fetch: bool = True) -> dict[str, str]:
+        """The headers for whoever sends without a client of ours, with the token that is good now.
+
+        Args:
+            fetch: False takes the token that is held, if there is one.
+        """
+        if self.tokens is None:
+            return self.all_headers()
+        token = self.tokens.get() if fetch else self.tokens.held()
+        return self.all_headers() | (token.headers if token is not None else {})
 
     def async_client(self) -> LangGraphClient:
         """A new client with a pool of its own, for one event loop."""
@@ -86,6 +102,7 @@ class Connection:
             timeout=self._timeout(),
             limits=limits,
             verify=_tls(),
+            auth=self.auth(),
             event_hooks={"response": [arefuse_redirect]},
         )
 
@@ -98,9 +115,19 @@ class Connection:
                 timeout=self._timeout(),
                 limits=self._limits(),
                 verify=_tls(),
+                auth=self.auth(),
                 event_hooks={"response": [refuse_redirect]},
             )
         )
+
+    def auth(self) -> TokenAuth | None:
+        """What sends the tokens with each request of a new client."""
+        return TokenAuth(self.tokens) if self.tokens is not None else None
+
+    @property
+    def secrets_key(self) -> tuple[Any, ...]:
+        """Equal for connections with the same secrets."""
+        return self.all_headers(), self.tokens.key if self.tokens is not None else None
 
     def _timeout(self) -> httpx.Timeout:
         # pool=None: waiting for a free connection is queueing, not a failure.
@@ -132,7 +159,7 @@ class Connection:
         parts = (
             self.url,
             self.name,
-            self.all_headers(),
+            self.secrets_key,
             self.max_connections,
             self.timeout_seconds,
             self.patience_seconds,

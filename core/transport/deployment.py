@@ -309,16 +309,19 @@ class Deployment:
             self._reread_at = now
             saved = await used.reread()
             # Secrets are for one address only.
-            if saved is None or saved.url != used.url or saved.all_headers() == used.all_headers():
+            if saved is None or saved.url != used.url or saved.secrets_key == used.secrets_key:
                 return False
             self._renew(saved)
             return True
 
     def _renew(self, saved: Connection) -> None:
         self._former_secrets = self.connection.secrets
-        self.connection = replace(self.connection, api_key=saved.api_key, headers=saved.headers)
+        self.connection = replace(
+            self.connection, api_key=saved.api_key, headers=saved.headers, tokens=saved.tokens
+        )
         for http in self._https:
             http.headers = httpx.Headers(self.connection.all_headers())
+            http.auth = self.connection.auth() or httpx.Auth()
         run_logger().info("The secrets of block %r have changed; the new ones are used", saved.name)
 
     async def answers_again(self, seconds: float) -> bool:

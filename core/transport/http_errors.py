@@ -30,6 +30,7 @@ from prefect_langgraph.errors import (
     RateLimitedError,
     UnreachableError,
 )
+from prefect_langgraph.headers.tokens import TokenError
 
 # These are raised before a byte of the request is on its way.
 _NEVER_SENT = (
@@ -318,6 +319,8 @@ def to_error(
         hidden: Payload and secrets of the request; none of their texts comes into the message.
         quotes: False says nothing of what the server said: it may quote what a run was given.
     """
+    if isinstance(error, TokenError):
+        return AuthenticationError(f"Could not {doing}: no token for {url}: {error}.", url=url)
     status = status_code_of(error)
     detail = redacted(detail_of(error), hidden) if quotes else _unquoted(error)
     if status in (401, 403):

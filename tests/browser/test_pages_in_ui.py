@@ -168,6 +168,7 @@ FORMS = {
         "Request timeout",
         "Patience",
         "Header policy",
+        "Token command",
     ),
     "langgraph-assistant": ("Credentials", "Assistant", "Config", "Context", "Metadata"),
 }

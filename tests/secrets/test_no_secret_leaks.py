@@ -52,6 +52,7 @@ MARKS = (
     "model",
     "password",
     "secret_header",
+    "token",
     "state",
     "webhook",
     "wrong_key",

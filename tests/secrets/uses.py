@@ -291,6 +291,33 @@ def _credentials(setup: Setup, name: str) -> Action:
     return action
 
 
+class _Fetching(LangGraphCredentials):
+    """A block that fetches its token."""
+
+    _block_type_name = "Fetching"
+
+    def get_token(self) -> pl.Token:
+        return pl.Token(value=SecretStr(_fetched[self.url]))
+
+
+_fetched: dict[str, str] = {}
+
+
+def _token(setup: Setup, name: str) -> Action:
+    def action() -> Any:
+        _fetched[setup.url] = setup.marks["token"]
+        block = _Fetching(**setup.block().model_dump(context={"include_secrets": True}))
+        say(block.get_token(), repr(block.get_token()), block.connection(), vars(block.connection()))
+        say(call("run_stateless", "worker", setup.input, credentials=block))
+        try:
+            call("get_thread_state", str(uuid.uuid4()), credentials=block)
+        except pl.DeploymentError as error:
+            say(error)
+        return block
+
+    return action
+
+
 def _policy(setup: Setup, name: str) -> Action:
     def action() -> Any:
         policy = HeaderPolicy(includes=("x-*",), excludes=("x-other",))
@@ -346,6 +373,7 @@ def _item(setup: Setup, name: str) -> Action:
 
 USES: dict[str, Use] = {
     "HeaderPolicy": _policy,
+    "Token": _token,
     "LangGraphAssistant": _trigger,
     "LangGraphCredentials": _credentials,
     "ask_interrupts": lambda p, n: _later(p, n, [p.handle()]),

@@ -9,9 +9,19 @@ import pytest
 from prefect import flow
 
 from prefect_langgraph import (
+    AuthenticationError,
     LangGraphCredentials,
+    NotFoundError,
+    RunHandle,
+    RunStatus,
+    cancel_run,
+    create_cron,
+    delete_cron,
+    get_run,
+    get_thread_state,
     join_runs,
     run_stateless,
+    search_crons,
     start_run,
     start_runs,
     sweep,
@@ -81,3 +91,56 @@ def test_finalizer_and_sweep_release_what_is_there(guarded: Proxy) -> None:
     sweep(BLOCK, grace_seconds=0)
     assert everything(guarded) == []
     assert guarded.count("DELETE", THREAD) == 0
+
+
+def test_nothing_of_somebody_else_is_seen_touched_or_swept(guarded: Proxy) -> None:
+    other = LangGraphCredentials(url=guarded.url, api_key="somebody else")
+    other.save("somebody-else", overwrite=True)  # type: ignore[unused-coroutine]
+
+    @flow
+    def leaves() -> list[RunHandle]:
+        cron = create_cron("worker", "0 0 1 1 *", {"tag": "x"}, credentials=BLOCK)
+        handles = start_runs("worker", [{"sleep": 600}] * 2, credentials=BLOCK)
+        assert search_crons(credentials=other) == []
+        assert [one.cron_id for one in search_crons(credentials=BLOCK)] == [cron.cron_id]
+        theirs = handles[0].model_copy(update={"credentials": None})
+        assert cancel_run(theirs, credentials=other).status is RunStatus.LOST
+        with pytest.raises(NotFoundError):
+            get_thread_state(theirs.thread_id, credentials=other)
+        delete_cron(cron.cron_id, credentials=other)  # of which it has none, as if it were gone
+        assert [one.cron_id for one in search_crons(credentials=BLOCK)] == [cron.cron_id]
+        return handles
+
+    handles = leaves()
+    assert sweep("somebody-else", grace_seconds=0).entries == ()
+    statuses = [get_run.fn(handle).status for handle in handles]
+    assert all(not status.ended for status in statuses)
+    assert len(sweep(BLOCK, grace_seconds=0).entries) == 1
+    assert everything(guarded) == []
+
+
+def test_where_crons_are_forbidden_all_else_is_cleaned_up(
+    guarded: Proxy, guarded_server: LangGraphServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    block = LangGraphCredentials(url=guarded_server.url, api_key="somebody without crons")
+    block.save("without-crons", overwrite=True)  # type: ignore[unused-coroutine]
+
+    @with_finalizer("without-crons", cancel_unfinished=True)
+    @flow
+    def owns() -> None:
+        start_runs("worker", [{"sleep": 600}] * 2, credentials="without-crons")
+
+    @flow
+    def leaves() -> None:
+        start_runs("worker", [{"sleep": 600}] * 2, credentials="without-crons")
+        with pytest.raises(AuthenticationError, match="does not allow this"):
+            create_cron("worker", "0 0 1 1 *", {}, credentials="without-crons")
+
+    owns()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+    with block.get_sync_client() as client:
+        assert client.threads.search() == []
+        leaves()
+        assert client.threads.search() != []
+        assert len(sweep("without-crons", grace_seconds=0).entries) == 1
+        assert client.threads.search() == []

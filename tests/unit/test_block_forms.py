@@ -21,6 +21,7 @@ FORMS: dict[type[Block], list[str]] = {
         "Request timeout",
         "Patience",
         "Header policy",
+        "Token command",
     ],
     LangGraphAssistant: ["Credentials", "Assistant", "Config", "Context", "Metadata"],
 }

@@ -37,6 +37,7 @@ MODELS = {
     "StreamPart",
     "SweepEntry",
     "SweepReport",
+    "Token",
     "Usage",
 }
 ERRORS = {

@@ -24,3 +24,11 @@ async def own(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> dict[str, A
     filters = {"owner": ctx.user.identity}
     value.setdefault("metadata", {}).update(filters)
     return filters
+
+
+@auth.on.crons
+async def no_crons(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> dict[str, Any]:
+    """Keep crons from those whose name says so."""
+    if ctx.user.identity.endswith("without crons"):
+        raise Auth.exceptions.HTTPException(status_code=403, detail="No crons for you.")
+    return await own(ctx, value)
