@@ -249,10 +249,10 @@ def ask(question: str):
 
         Example:
             >>> from prefect_langgraph import LangGraphCredentials, Token
-            >>> class OurCredentials(LangGraphCredentials):
+            >>> class FetchedCredentials(LangGraphCredentials):
             ...     def get_token(self) -> Token:
             ...         return Token(value="fetched somewhere")
-            >>> OurCredentials(url="http://localhost:2024").get_token().scheme
+            >>> FetchedCredentials(url="http://localhost:2024").get_token().scheme
             'Bearer'
         """
         return run_token_command(self.token_command) if self.token_command is not None else None

@@ -36,6 +36,33 @@ if TYPE_CHECKING:
     from prefect_langgraph.results import FanOutResult
 
 
+_HOLD_REQUESTS = ("httpx", "httpcore", "langgraph_sdk")
+
+
+def without_requests(error: BaseException) -> BaseException:
+    """The error, without those of other packages on its way that hold a request, and so secrets.
+
+    `raise ... from None` only hides them: Dask has errors pickled with all that hangs on them.
+    """
+    left, seen = [error], {id(error)}
+    while left:
+        one = left.pop()
+        if one.__suppress_context__ or _holds_request(one.__context__):
+            one.__context__ = None
+        if _holds_request(one.__cause__):
+            one.__cause__ = None
+        parts = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        for other in (one.__context__, one.__cause__, *parts):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                left.append(other)
+    return error
+
+
+def _holds_request(error: BaseException | None) -> bool:
+    return type(error).__module__.partition(".")[0] in _HOLD_REQUESTS
+
+
 class LangGraphError(Exception):
     """Base of every error of this package."""
 

@@ -49,10 +49,10 @@ os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 from prefect_langgraph.testing import (  # noqa: E402
     LangGraphServer,
     PrefectServer,
-    run_langgraph_server,
     run_prefect_server,
 )
 from prefect_langgraph.testing.process import reserve_port  # noqa: E402
+from support.runtime import INMEM, RUNTIMES, run_agent_server  # noqa: E402
 
 _RESERVED, _PREFECT_PORT = reserve_port()
 _AT_EXIT.enter_context(_RESERVED)
@@ -68,7 +68,7 @@ def prefect_server() -> PrefectServer:
 @pytest.fixture(scope="session")
 def langgraph_server() -> Iterator[LangGraphServer]:
     """The LangGraph server of `examples/agent`, shared by all tests that leave it clean enough."""
-    with run_langgraph_server(AGENT, jobs=20) as server:
+    with run_agent_server(AGENT, jobs=20) as server:
         yield server
 
 
@@ -79,12 +79,28 @@ def _no_unsaved_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prefect_langgraph.blocks.credentials._unsaved", {})
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--runtime", choices=RUNTIMES, default=INMEM, help="the LangGraph server: inmem, or postgres"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["TEST_RUNTIME"] = config.getoption("--runtime")
+    config.addinivalue_line("markers", "inmem_only(reason): not on the Postgres runtime, and why")
+
+
 # Folders whose few tests take long: begun first, or one process would be alone with them at the end.
 _LONG = ("worker", "secrets", "browser", "runners", "faults")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name not in _LONG)
+    if config.getoption("--runtime") == INMEM:
+        return
+    elsewhere = [item for item in items if item.get_closest_marker("inmem_only")]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
 
 
 class _Ran:

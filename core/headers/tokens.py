@@ -15,7 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AwareDatetime, Field, SecretStr
+
+from prefect_langgraph.models import Model
 
 COMMAND_SECONDS = 60.0
 """How long a token command may take."""
@@ -31,7 +33,7 @@ class TokenError(httpx.ConnectError):
     """No token came, so that the request was not sent. It may come later."""
 
 
-class Token(BaseModel):
+class Token(Model):
     """A token for a deployment, and until when it is good.
 
     Attributes:
@@ -45,8 +47,6 @@ class Token(BaseModel):
         >>> Token(value="not-a-real-token").header
         'Authorization'
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     value: SecretStr = Field(min_length=1)
     expires_at: AwareDatetime | None = None

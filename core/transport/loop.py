@@ -23,7 +23,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import anyio
 
-from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.errors import LangGraphError, without_requests
 from prefect_langgraph.transport import termination
 
 P = ParamSpec("P")
@@ -89,7 +89,7 @@ class Call(Generic[T]):
         elif self._exit is not None:
             self.outcome.set_exception(self._exit)
         elif (error := task.exception()) is not None:
-            self.outcome.set_exception(error)
+            self.outcome.set_exception(without_requests(error))
         else:
             self.outcome.set_result(task.result())
 

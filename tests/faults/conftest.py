@@ -19,9 +19,10 @@ from faults import suspending_flows as flows
 from faults.suspended import GATED, Start, Suspended
 from faults.tally import Tally
 from prefect_langgraph import LangGraphCredentials
-from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_langgraph_server
+from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from proxy import Proxy, run_proxy
 from support.plain_sdk import sync_sdk
+from support.runtime import run_agent_server
 
 CONFIG = Path(__file__).parent / "server" / "langgraph.json"
 
@@ -37,7 +38,7 @@ def executions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fault_server(executions: Path) -> Iterator[LangGraphServer]:
     env = {"EXECUTIONS_FILE": str(executions), "CRON_SCHEDULER_SLEEP_TIME": "1"}
-    with run_langgraph_server(CONFIG, jobs=60, env=env) as server:
+    with run_agent_server(CONFIG, jobs=60, env=env) as server:
         yield server
 
 

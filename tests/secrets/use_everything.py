@@ -23,11 +23,15 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from tblib import pickling_support
 from uses import CREATING, USES, Action, Setup, use_of
 
 import prefect_langgraph as pl
 from prefect_langgraph.cli import app, main
 from proxy import Proxy, run_proxy
+
+# As Dask does it: from here on errors are pickled with all that hangs on them.
+pickling_support.install()
 
 
 def plant(beacons: Mapping[str, str]) -> None:

@@ -306,8 +306,8 @@ _fetched: dict[str, str] = {}
 def _token(setup: Setup, name: str) -> Action:
     def action() -> Any:
         _fetched[setup.url] = setup.marks["token"]
-        block = _Fetching(**setup.block().model_dump(context={"include_secrets": True}))
-        say(block.get_token(), repr(block.get_token()), block.connection(), vars(block.connection()))
+        block = _Fetching(url=setup.url, api_key=setup.marks["key"])
+        say(block.get_token(), repr(block.get_token()), block.connection())
         say(call("run_stateless", "worker", setup.input, credentials=block))
         try:
             call("get_thread_state", str(uuid.uuid4()), credentials=block)

@@ -12,6 +12,7 @@ from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, run_langgraph_server
 from proxy import Proxy, run_proxy
 from support.plain_sdk import sync_sdk
+from support.runtime import run_agent_server
 
 AGENT = Path(__file__).resolve().parents[2] / "examples" / "agent" / "langgraph.json"
 
@@ -55,7 +56,7 @@ GRAPHS = Path(__file__).resolve().parent / "graphs" / "langgraph.json"
 @pytest.fixture(scope="session")
 def odd_graphs() -> Iterator[LangGraphCredentials]:
     """A block for a server of its own with graphs whose output is not their state, and others."""
-    with run_langgraph_server(GRAPHS, jobs=20) as server:
+    with run_agent_server(GRAPHS, jobs=20) as server:
         yield LangGraphCredentials(url=server.url)
 
 

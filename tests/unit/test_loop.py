@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
-from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.errors import DeploymentError, LangGraphError
 from prefect_langgraph.transport import loop as loop_module
 from prefect_langgraph.transport.loop import IOLoop, io_loop
 
@@ -600,3 +601,25 @@ def test_waiting_costs_next_to_no_cpu(own_loop: IOLoop) -> None:
 
 def test_loop_of_the_process_is_always_the_same() -> None:
     assert io_loop() is io_loop()
+
+
+def test_no_request_hangs_on_an_error_for_whoever_pickles_all_of_it() -> None:
+    request = httpx.Request("POST", "http://localhost", headers={"x-api-key": "s3cr3t"})
+
+    async def fails() -> None:
+        try:
+            raise httpx.ConnectError("no", request=request)
+        except httpx.ConnectError as lost:
+            refused = DeploymentError("not there")
+            refused.__context__ = lost
+            try:
+                raise LookupError("the caller's own")
+            except LookupError as own:
+                raise ExceptionGroup("some", [refused, ValueError("other")]) from own
+
+    with pytest.raises(ExceptionGroup) as caught:
+        io_loop().run(fails)
+    own = caught.value.__cause__
+    assert isinstance(own, LookupError)
+    assert own.__context__ is None
+    assert caught.value.exceptions[0].__context__ is None

@@ -4,85 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
 from prefect_langgraph import LangGraphAssistant, LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefect_server
-from prefect_langgraph.testing.process import HOST, ServerProcess
 from support.leftovers import active_runs, left_by
+from support.postgresql import TESTS, Postgres, run_postgres
 from support.waiting import PATIENCE
 from worker.api import Api
 from worker.on_postgresql import INPUTS
 
-TESTS = Path(__file__).resolve().parents[1]
 BLOCK = "on-postgresql"
-
-
-def binaries() -> Path:
-    """The folder with PostgreSQL's programs, of which Debian puts none on the path."""
-    places = [Path(found).resolve() for found in [shutil.which("initdb")] if found]
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-    if not places:
-        pytest.fail("There is no initdb: install PostgreSQL, with `apt-get install postgresql`.")
-    return places[0].parent
-
-
-class Postgres(ServerProcess):
-    """PostgreSQL with a cluster of its own, for as long as the tests last."""
-
-    name = "PostgreSQL"
-
-    def __init__(self, folder: Path) -> None:
-        self._binaries = binaries()
-        super().__init__(folder=folder, throw_away=False, port=None, startup_seconds=PATIENCE)
-
-    @property
-    def url(self) -> str:
-        return f"postgresql+asyncpg://prefect@{HOST}:{self.port}/postgres"
-
-    def ask(self, query: str) -> str:
-        """What the database itself says."""
-        options = ["-h", HOST, "-p", str(self.port), "-U", "prefect", "-d", "postgres"]
-        command = [str(self._binaries / "psql"), *options, "-Atc", query]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True)
-        return ran.stdout.strip()
-
-    def _command(self) -> tuple[str, Sequence[str]]:
-        return "worker.run_postgres", [str(self._binaries), str(self._folder), str(self.port)]
-
-    def _environment(self) -> Mapping[str, str]:
-        return {**os.environ, "PYTHONPATH": str(TESTS)}
-
-    def _ready(self, client: httpx.Client) -> bool:
-        options = ["-h", HOST, "-p", str(self.port), "-q"]
-        return subprocess.run([str(self._binaries / "pg_isready"), *options]).returncode == 0
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    # Not below pytest's folder: that is closed to everybody but who runs the tests.
-    with tempfile.TemporaryDirectory(prefix="prefect-langgraph-postgres-") as folder:
-        server = Postgres(Path(folder))
-        try:
-            server.start()
-            yield server
-        finally:
-            server.close()
+    with run_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def prefect_on_postgres(postgres: Postgres) -> Iterator[PrefectServer]:
-    with run_prefect_server(env={"PREFECT_API_DATABASE_CONNECTION_URL": postgres.url}) as server:
+    with run_prefect_server(
+        env={"PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{postgres.address}"}
+    ) as server:
         yield server
 
 

@@ -1,6 +1,6 @@
 """Runs PostgreSQL in the foreground, on a new cluster, as somebody who is not root.
 
-    python -m worker.run_postgres BINARIES FOLDER PORT
+    python -m support.run_postgres BINARIES FOLDER PORT
 
 Ends with a clean shutdown on SIGTERM. PostgreSQL refuses to run as root, so root becomes `nobody`.
 """
@@ -26,21 +26,16 @@ def become_somebody_else(folder: Path) -> None:
     os.setuid(nobody.pw_uid)
 
 
+def make_cluster(binaries: Path, data: Path) -> None:
+    options = ["--username=prefect", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
+    subprocess.run([str(binaries / "initdb"), f"--pgdata={data}", *options], check=True)
+
+
 def main(binaries: Path, folder: Path, port: str) -> int:
     become_somebody_else(folder)
     data = folder / "data"
-    subprocess.run(
-        [
-            str(binaries / "initdb"),
-            f"--pgdata={data}",
-            "--username=prefect",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-locale",
-            "--no-sync",
-        ],
-        check=True,
-    )
+    if not data.exists():
+        make_cluster(binaries, data)
     # In this process group: what ends the group ends the server.
     server = subprocess.Popen(
         [
