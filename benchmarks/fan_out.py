@@ -209,7 +209,7 @@ def be_client(way: str, work: Workload, profile: Path | None) -> Measured:
     # What Prefect imports and sets up for its first flow run with parameters is not in it, for any way.
     flow(lambda inputs: None, name="warm-up")([{"question": "none"}])
     base = memory_mb("VmRSS")
-    profiler = _profiler() if profile is not None else None
+    profiler = begin_profile() if profile is not None else None
     with counted_requests(work.url) as requests:
         wall, cpu = time.perf_counter(), time.process_time()
         results = run(work)
@@ -248,7 +248,7 @@ def _report_length() -> int:
     return len(str(found[0].data))
 
 
-def _profiler() -> Callable[[Path], None]:
+def begin_profile() -> Callable[[Path], None]:
     """Profile every OS thread; the numbers of a profiled run compare only with each other."""
     profiles: list[cProfile.Profile] = []
 
@@ -308,7 +308,7 @@ def worked_on(log: Path, runs: int) -> int:
     return max(0, len(found) - runs)
 
 
-def machine() -> str:
+def machine(jobs: int = JOBS) -> str:
     """What it ran on, in a line."""
     cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"model name\s*:\s*(.+)", cpu)
@@ -320,7 +320,7 @@ def machine() -> str:
         f"Python {platform.python_version()}",
         *(f"{name} {version(name)}" for name in ("prefect", "langgraph-sdk", "langgraph-api")),
     ]
-    return ", ".join(parts) + f"; the server had {JOBS} jobs. Load before: {os.getloadavg()[0]:.1f}."
+    return ", ".join(parts) + f"; the server had {jobs} jobs. Load before: {os.getloadavg()[0]:.1f}."
 
 
 def table(measured: Sequence[Measured]) -> str:
@@ -363,9 +363,9 @@ def notes(measured: Sequence[Measured]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def write_page(text: str) -> None:
+def write_page(text: str, part: str = "measured") -> None:
     """Put the measurement into the page, between its marks."""
-    begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
+    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
     head, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     _, found, tail = rest.partition(end)
     assert found, f"{PAGE} has no {begin} ... {end}"
