@@ -8,7 +8,7 @@ hold what the run was given.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -38,6 +38,7 @@ FETCH_BYTES = 2_000_000  # of values in one answer: to read more would keep the 
 FIRST_FETCH = 16
 FIRST_PAUSE, LAST_PAUSE = 2.0, 300.0  # between attempts to search by ids, on a server that does not
 _NEWEST = 50
+_RUN_FIELDS: tuple[RunSelectField, ...] = ("run_id", "status", "created_at", "updated_at")
 _HISTORY_PAGE = 100
 
 
@@ -57,7 +58,7 @@ class Lookup:
         self._deployment = deployment
         self._search_again = 0.0
         self._search_pause = FIRST_PAUSE
-        self._run_fields: list[RunSelectField] | None = ["run_id", "status"]
+        self._run_fields: list[RunSelectField] | None = [*_RUN_FIELDS]
         # Threads to fetch with values at once, from the size of the answers so far.
         self.fetch_size = FIRST_FETCH
 
@@ -159,7 +160,7 @@ class Lookup:
         return ([] if found is None else found), len(answer)
 
     async def newest_runs(self, thread_id: str, deadline: Deadline, *, once: bool = False) -> list[Row]:
-        """`run_id` and `status` of a thread's newest runs; empty when the thread has none.
+        """A thread's newest runs, each with `run_id` and `status`; empty when the thread has none.
 
         Empty also when the server refuses the question: then the run's own row decides.
         """
@@ -199,7 +200,7 @@ class Lookup:
             return None
 
     async def outcome(
-        self, handle: RunHandle, *, is_newest: bool, deadline: Deadline, history_fails: bool
+        self, handle: RunHandle, newest: Sequence[Row], *, deadline: Deadline, history_fails: bool
     ) -> RunResult | None:
         """How a run stands, from its own row and its own newest checkpoint; None without a row.
 
@@ -207,11 +208,14 @@ class Lookup:
 
         Args:
             handle: The run.
-            is_newest: True when the thread's row is about this run.
+            newest: The newest runs of its thread, just read. Its own row is asked for where it is not
+                whole among them.
             deadline: Until when the questions may take.
             history_fails: True when its history was asked for in vain: what else can be read decides.
         """
-        run = await self.run(handle, deadline, once=True)
+        # The thread's row is about this run.
+        is_newest = bool(newest) and newest[0]["run_id"] == handle.run_id
+        run = _whole_row(handle, newest) or await self.run(handle, deadline, once=True)
         if run is None:
             return None
         status = outcomes.RUN_STATUSES[run["status"]]
@@ -306,6 +310,14 @@ def _threads_in(answer: Any, asked: Collection[str]) -> list[Row] | None:
         return None
     found = {row["thread_id"]: row for row in rows if row["status"] in outcomes.THREAD_STATUSES}
     return list(found.values())
+
+
+def _whole_row(handle: RunHandle, newest: Iterable[Row]) -> Row | None:
+    """A run's row in a list of runs, when it has all that an outcome needs."""
+    for row in newest:
+        if row["run_id"] == handle.run_id and row["status"] in outcomes.RUN_STATUSES:
+            return row if _is_text(row, *_RUN_FIELDS) else None
+    return None
 
 
 def _is_text(row: Row, *names: str) -> bool:

@@ -545,11 +545,11 @@ class Poller:
     async def _ask_alone(
         self, waits: Sequence[_Wait], *, look: bool = False, limit: Deadline | None = None
     ) -> None:
-        """Ask for runs on one thread by the thread's list of runs, and for those that ended by theirs.
+        """Ask for runs on one thread by the thread's list of runs, then for what those left that ended.
 
         Args:
             waits: All on one thread.
-            look: True asks for the run's own row in any case.
+            look: True concludes in any case, also of a run that goes on.
             limit: The caller's, when there is one.
         """
         newest: list[Row] = []
@@ -597,7 +597,7 @@ class Poller:
     async def _ask_for_outcome(self, wait: _Wait, newest: Sequence[Row], bound: Deadline) -> None:
         outcome = await self._lookup.outcome(
             wait.handle,
-            is_newest=bool(newest) and newest[0]["run_id"] == wait.handle.run_id,
+            newest,
             deadline=bound,
             history_fails=wait.failures >= HISTORY_FAILURES,
         )
