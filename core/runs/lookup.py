@@ -38,6 +38,8 @@ FETCH_BYTES = 2_000_000  # of values in one answer: to read more would keep the 
 FIRST_FETCH = 16
 FIRST_PAUSE, LAST_PAUSE = 2.0, 300.0  # between attempts to search by ids, on a server that does not
 _NEWEST = 50
+_STREAMED = {STREAMED: True}
+_HINT_BYTES = 64_000
 _RUN_FIELDS: tuple[RunSelectField, ...] = ("run_id", "status", "created_at", "updated_at")
 _HISTORY_PAGE = 100
 
@@ -144,9 +146,8 @@ class Lookup:
         """
         http = self._deployment.client.http.client
         content, kind = orjson.dumps(body), {"content-type": "application/json"}
-        streamed = {STREAMED: True}
         async with http.stream(
-            "POST", "/threads/search", content=content, headers=kind, extensions=streamed
+            "POST", "/threads/search", content=content, headers=kind, extensions=_STREAMED
         ) as response:
             if not response.is_success:
                 await response.aread()
@@ -198,6 +199,27 @@ class Lookup:
             return await self._send(ask, deadline, once=once)
         except NotFoundError:
             return None
+
+    async def hint_of_end(self, handle: RunHandle) -> bool:
+        """Hold the server's join of a run: True once it was answered, which hints at the run's end.
+
+        False when it is not held any more. What a join says of a run is not to be believed, so it is
+        not looked at.
+        """
+        http = self._deployment.client.http.client
+        path = f"/threads/{handle.thread_id}/runs/{handle.run_id}/join"
+
+        async def join() -> bool:
+            async with http.stream("GET", path, extensions=_STREAMED) as response:
+                size = 0
+                async for piece in response.aiter_raw():
+                    size += len(piece)
+                    # To read more would cost more than a new connection.
+                    if size > _HINT_BYTES:
+                        break
+                return response.is_success
+
+        return await self._deployment.hold(join)
 
     async def outcome(
         self, handle: RunHandle, newest: Sequence[Row], *, deadline: Deadline, history_fails: bool

@@ -2,12 +2,15 @@
 
 A run waits as a `_Wait`. Waits on threads that exist for one run are asked for together, up to
 1,000 per request; the others, and the few that somebody waits for one by one, by their thread's list
-of runs. The interval grows with the age of the wait.
+of runs. The interval grows with the age of the wait. For the few, the server's join is held: its answer
+is a hint to ask at once, and until it comes they are asked for seldom.
 
 Invariants:
 - A wait ends with a checked outcome of its own run, or stays. An answer that is missing something is
   "unknown" and is asked again; a run is lost only when its row and its thread are both confirmed gone,
   one that was there only after the connection's patience.
+- A join is only a hint: that it is not answered, or answered at once, makes no difference but to when a
+  question is asked.
 - Every question is asked once, within a bound, beside the others. What goes wrong with it is noted for
   the waits that it was about, which are asked for again later and ever less often; it holds up no
   other wait and ends none but these.
@@ -43,6 +46,10 @@ if TYPE_CHECKING:
 
 EXACT_WAITS = 8  # up to this many are asked for one by one, which also tells pending from running
 EXACT_HASTE = 0.3  # how much slower their interval grows
+HELD_PART = 4  # one of so many connections may hold a join
+HELD_SECONDS, LONGEST_HELD_SECONDS = 3.0, 15.0  # between questions about a run whose join is held
+HELD_WELL_SECONDS = 10.0  # a join that ends before has said nothing, and the next one is held later
+_FIRST_HOLD_PAUSE, _LAST_HOLD_PAUSE = 0.25, 300.0
 CONCURRENCY = 16
 TROUBLED_CONCURRENCY = 4  # questions that went wrong before get no more than these
 ENOUGH_TO_FETCH = 250
@@ -75,13 +82,18 @@ def interval(age: float) -> float:
     return min(max(0.1 * age, 0.03), 2.0)
 
 
+def held_interval(age: float) -> float:
+    """The same while the join of its run is held, should that say nothing."""
+    return min(max(0.05 * age, HELD_SECONDS), LONGEST_HELD_SECONDS)
+
+
 class _Wait:
     """One run that somebody waits for."""
 
     def __init__(self, handle: RunHandle, *, exact: bool, verify: bool, now: float) -> None:
         self.handle = handle
         self.exact = exact
-        self.haste = 1.0
+        self.is_one_of_few = False
         self.verify = verify
         self.since = now
         self.due = now
@@ -97,6 +109,9 @@ class _Wait:
         self.trouble_since: float | None = None
         self.last_error: DeploymentError | None = None
         self.alive: RunResult | None = None
+        self.join: asyncio.Task[None] | None = None  # held, as long as it is not done
+        self.join_again = now
+        self.vain_joins = 0
         self.callbacks: list[StatusCallback] = []
         self.troubles: list[TroubleCallback] = []
         self.callers = 0
@@ -114,6 +129,27 @@ class _Wait:
             self.status = status
             for callback in self.callbacks:
                 callback(status)
+
+    @property
+    def is_held(self) -> bool:
+        return self.join is not None and not self.join.done()
+
+    def joined(self, began: float, now: float) -> None:
+        """Note that its join is held no more: ask, and hold the next one after a pause."""
+        self.vain_joins = min(self.vain_joins + 1 if now - began < HELD_WELL_SECONDS else 1, 20)
+        pause = min(_FIRST_HOLD_PAUSE * 2**self.vain_joins, _LAST_HOLD_PAUSE)
+        self.join_again = now + pause
+        if not self.failures:
+            self.due = min(self.due, now)
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next question about it."""
+        age = now - self.since
+        return (
+            held_interval(age)
+            if self.is_held
+            else interval(age * (EXACT_HASTE if self.is_one_of_few else 1.0))
+        )
 
     def spoil(self, now: float) -> None:
         """Note that a page which holds it fails; whether it still does is tried again later."""
@@ -139,10 +175,16 @@ class _Wait:
                 callback(error)
 
     def end(self, result: RunResult) -> None:
+        self.release_join()
         if not self.future.done():
             self.future.set_result(result)
 
+    def release_join(self) -> None:
+        if self.join is not None:
+            self.join.cancel()
+
     def fail(self, error: Exception) -> None:
+        self.release_join()
         if not self.future.done():
             self.future.set_exception(error)
             self.future.exception()  # read: a waiter past its deadline no longer does
@@ -295,6 +337,7 @@ class Poller:
     def _forget(self, wait: _Wait) -> None:
         self._waits.pop((wait.thread_id, wait.handle.run_id), None)
         self._ended.pop(wait, None)
+        wait.release_join()
         self._wake.set()
         if not self._waits and self._poller is not None:
             # They may wait for a server that is not there, and nobody waits for them any more.
@@ -339,7 +382,7 @@ class Poller:
             )
             (together if by_ids and not (each and wait.exact) else alone).append(wait)
             # A run that a caller waits for alone is asked for more often, to notice its end at once.
-            wait.haste = EXACT_HASTE if each and wait.exact else 1.0
+            wait.is_one_of_few = each and wait.exact
         return together, alone
 
     async def _sleep_until_due(self) -> None:
@@ -358,6 +401,7 @@ class Poller:
     def _ask_due(self, now: float) -> None:
         """Ask about whatever is due. Nothing here waits for an answer."""
         together, alone = self._ways(now)
+        self._hold_joins(alone, now)
         by_thread: defaultdict[str, list[_Wait]] = defaultdict(list)
         for wait in alone:
             if wait.due <= now:
@@ -369,6 +413,26 @@ class Poller:
         self._verify_one(together, now)
         if self._ended and self._fetching.free_at() <= now:
             self._fetch_ended(now)
+
+    def _hold_joins(self, alone: Sequence[_Wait], now: float) -> None:
+        """Hold the joins of the few, as many as leave connections for the questions."""
+        held = sum(wait.is_held for wait in self._waits.values())
+        room = min(self._deployment.connection.max_connections // HELD_PART, EXACT_WAITS) - held
+        for wait in [
+            wait for wait in alone if wait.is_one_of_few and wait.join_again <= now and not wait.is_held
+        ]:
+            if room <= 0:
+                return
+            room -= 1
+            if wait.join is None:
+                # A run that was just started has not ended.
+                wait.due = now + (HELD_SECONDS if not wait.verify else 0.0)
+            wait.join = asyncio.get_running_loop().create_task(self._hold_join(wait, now))
+
+    async def _hold_join(self, wait: _Wait, began: float) -> None:
+        await self._lookup.hint_of_end(wait.handle)
+        wait.joined(began, time.monotonic())
+        self._wake.set()
 
     def _page(self, together: Sequence[_Wait], now: float) -> list[_Wait]:
         """Those that are due, and as many others as their pages hold: these cost nothing more."""
@@ -382,7 +446,7 @@ class Poller:
         """Ask a question beside all others; its waits are asked about again when it is over."""
         for wait in waits:
             wait.asking = True
-            wait.due = now + interval((now - wait.since) * wait.haste)
+            wait.due = now + wait.pause(now)
 
         async def ask() -> None:
             try:

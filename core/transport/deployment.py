@@ -33,7 +33,7 @@ from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import Origin, RunHandle
 from prefect_langgraph.transport.answers import refuse_strange_answer
 from prefect_langgraph.transport.connection import Connection
-from prefect_langgraph.transport.deadline import Deadline
+from prefect_langgraph.transport.deadline import NO_DEADLINE, Deadline
 from prefect_langgraph.transport.http_errors import (
     NoWholeAnswerError,
     is_transient,
@@ -278,6 +278,14 @@ class Deployment:
                 if attempts.failures == 1:
                     run_logger().warning("Could not %s (%s); trying again", doing, type(error).__name__)
                 await _pause(pause, abandoned)
+
+    async def hold(self, request: Callable[[], Awaitable[bool]]) -> bool:
+        """Send a request that is answered late and is but a hint: False whatever goes wrong with it."""
+        try:
+            async with self._connection_free(NO_DEADLINE):
+                return await request()
+        except Exception:  # noqa: BLE001 - what is wrong is told by the questions that are asked beside it
+            return False
 
     @asynccontextmanager
     async def _connection_free(self, deadline: Deadline) -> AsyncIterator[None]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from langgraph_sdk.client import LangGraphClient
@@ -46,6 +46,7 @@ class OddServer:
         poison: Threads of which a search that asks for one of them answers 500. A search for all the
             others is counted as `healthy`.
         forgets: So many times it does not know a run that it has.
+        joins: How it answers a join: when the run has ended, at once, never, or with a 404 (None).
         status: What it answers instead, by path, once for each item.
         refuses: The status that it answers to a whole path instead, or None.
     """
@@ -59,6 +60,7 @@ class OddServer:
     denies_history: int = 0
     poison: frozenset[str] = frozenset()
     forgets: int = 0
+    joins: Literal["late", "early", "never"] | None = None
     status: dict[str, list[int]] = field(default_factory=dict)
     refuses: Callable[[str], int | None] = lambda path: None
 
@@ -208,6 +210,19 @@ class OddServer:
             found = []
         return JSONResponse(found[0]) if found else JSONResponse({"detail": "Run not found"}, 404)
 
+    async def _join(self, request: Request) -> Response:
+        if (odd := self._odd("join", request)) is not None:
+            return odd
+        if self.joins is None:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        run_id = request.path_params["run"]
+        while self.joins != "early":
+            row = next(r for r in self.runs[request.path_params["thread"]] if r["run_id"] == run_id)
+            if self.joins == "late" and row["status"] not in ("pending", "running"):
+                break
+            await asyncio.sleep(0.01)
+        return JSONResponse({"n": "not to be believed"})
+
     async def _thread(self, request: Request) -> Response:
         if (odd := self._odd("thread", request)) is not None:
             return odd
@@ -247,6 +262,7 @@ class OddServer:
                 Route(f"{thread}/history", self._history, methods=["POST"]),
                 Route(f"{thread}/runs", self._list),
                 Route(f"{thread}/runs/{{run}}", self._run),
+                Route(f"{thread}/runs/{{run}}/join", self._join),
                 Route(thread, self._thread),
             ]
         )
@@ -282,9 +298,9 @@ def credentials_of(server: OddServer) -> OddCredentials:
 
 
 @asynccontextmanager
-async def deployment_of(server: OddServer) -> AsyncIterator[Deployment]:
+async def deployment_of(server: OddServer, **options: Any) -> AsyncIterator[Deployment]:
     """The deployment of an odd server, on the running loop, without a socket."""
-    deployment = Deployment(_OddConnection(URL, patience_seconds=2.0, server=server))
+    deployment = Deployment(_OddConnection(URL, patience_seconds=2.0, server=server, **options))
     try:
         yield deployment
     finally:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -24,11 +25,13 @@ from support.odd_server import OddServer, deployment_of
 BOUND = 300
 
 
-def on(server: OddServer, body: Callable[[Deployment], Coroutine[Any, Any, Any]]) -> Any:
+def on(
+    server: OddServer, body: Callable[[Deployment], Coroutine[Any, Any, Any]], **options: Any
+) -> Any:
     """Run a test's body with the deployment of a server; when it is over nothing is left polling."""
 
     async def main() -> Any:
-        async with deployment_of(server) as deployment:
+        async with deployment_of(server, **options) as deployment:
             answer = await asyncio.wait_for(body(deployment), BOUND)
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for _ in range(3):
@@ -131,6 +134,92 @@ def test_many_waiters_of_one_run_ask_once() -> None:
     results = on(server, body)
     assert {result.status for result in results} == {RunStatus.SUCCESS}
     assert sum(server.asked.values()) <= 4
+
+
+# Joins that are held
+
+
+def started_here(deployment: Deployment, handles: list[RunHandle]) -> None:
+    for handle in handles:
+        deployment.part(Poller).note_started(handle.run_id)
+
+
+def test_run_whose_join_is_held_is_asked_for_when_it_has_ended() -> None:
+    server = OddServer(joins="late")
+    handle = server.add(status="running")
+
+    async def body(deployment: Deployment) -> tuple[RunResult, float]:
+        began = time.monotonic()
+        started_here(deployment, [handle])
+        waiting = asyncio.create_task(wait(deployment, handle))
+        await server.asked_again(1)
+        server.set(handle, "success", {"n": 1})
+        return await waiting, time.monotonic() - began
+
+    result, took = on(server, body)
+    assert (result.status, result.values) == (RunStatus.SUCCESS, {"n": 1})
+    assert server.asked["join"] == 1
+    # On a slow machine it is also asked for while the join is held.
+    assert server.asked["runs"] <= 1 + took / poller.HELD_SECONDS
+
+
+@pytest.mark.parametrize("joins", ["early", "never", None])
+def test_join_that_says_nothing_of_the_end_is_only_a_hint(
+    joins: Literal["early", "never"] | None,
+) -> None:
+    server = OddServer(joins=joins)
+    handle = server.add(status="running")
+
+    async def body(deployment: Deployment) -> RunResult:
+        started_here(deployment, [handle])
+        waiting = asyncio.create_task(wait(deployment, handle))
+        while not server.asked["runs"]:
+            await server.asked_again(1)
+        assert not waiting.done()
+        server.set(handle, "success", {"n": 1})
+        return await waiting
+
+    result = on(server, body)
+    assert (result.status, result.values) == (RunStatus.SUCCESS, {"n": 1})
+
+
+def test_join_that_is_answered_at_once_is_held_ever_less_often() -> None:
+    server = OddServer(joins="early")
+    handle = server.add(status="running")
+
+    async def body(deployment: Deployment) -> tuple[RunResult, float]:
+        began = time.monotonic()
+        waiting = asyncio.create_task(wait(deployment, handle))
+        while server.asked["join"] < 3:
+            await server.asked_again(1)
+        took = time.monotonic() - began
+        server.set(handle, "success", {"n": 1})
+        return await waiting, took
+
+    # Pauses of a half and of one second came before the third.
+    assert on(server, body)[1] >= 1.5
+
+
+@pytest.mark.parametrize(
+    ("count", "connections", "held"), [(8, 32, 8), (8, 4, 1), (8, 2, 0), (9, 32, 0)]
+)
+def test_joins_are_held_for_the_few_and_leave_connections(
+    count: int, connections: int, held: int
+) -> None:
+    server = OddServer(joins="late")
+    handles = [server.add(status="running") for _ in range(count)]
+
+    async def body(deployment: Deployment) -> int:
+        waiting = asyncio.gather(*(wait(deployment, handle) for handle in handles))
+        while server.asked["runs"] + server.asked["search"] < (1 if count > 8 else count):
+            await server.asked_again(1)
+        joins = server.asked["join"]
+        for handle in handles:
+            server.set(handle, "success", {"n": 1})
+        await waiting
+        return joins
+
+    assert on(server, body, max_connections=connections) == held
 
 
 # Servers that differ
