@@ -1,16 +1,23 @@
-"""What documented code finds: a saved block `default`, the repository's root, its own environment."""
+"""What documented code finds: a saved block `default`, the repository's root, its own environment.
+
+A flow run that asks a person is there as well, for a page that names one.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from support.plain_sdk import sync_sdk
+from support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,3 +46,23 @@ def reader(
         with sync_sdk(langgraph_server.url) as client:
             for cron in client.crons.search(limit=1000):
                 client.crons.delete(cron["cron_id"])
+
+
+@pytest.fixture
+def asking_flow_run(langgraph_server: LangGraphServer, prefect_server: PrefectServer) -> Iterator[str]:
+    """The id of a flow run that asks, and goes on in a process of its own once it is answered."""
+    script = ROOT / "tests" / "browser" / "asking_run.py"
+    with subprocess.Popen(
+        [sys.executable, str(script), langgraph_server.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            flow_run_id = process.stdout.readline().strip()
+            row = f"{prefect_server.api_url}/flow_runs/{flow_run_id}"
+            until(lambda: httpx.get(row).raise_for_status().json()["state_name"] == "Paused")
+            yield flow_run_id
+        finally:
+            process.kill()

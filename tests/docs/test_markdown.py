@@ -1,13 +1,17 @@
 """All code in README and docs runs, against the real servers, and all their links lead somewhere.
 
-The Python blocks of a file run in their order, in one namespace. Blocks with a title are files of the
-reader's project: they are written to a folder, and where one of them is a pytest file, pytest runs.
+The Python and shell blocks of a page run in their order: Python in one namespace, shell in a folder.
+Blocks with a title are files of the reader's project: they are written to that folder, and where one of
+them is a pytest file, pytest runs. `shell.py` says which lines of the shell run in part, and why. JSON
+and YAML can be read.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,11 +27,16 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
 
 import prefect_langgraph
+from docs.shell import PARTLY, run_shell, what_runs
+from prefect_langgraph.testing import LangGraphServer, PrefectServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-# These have links, and no code.
+# These have links, and no Python.
 OTHERS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+# The addresses that pages name are those of servers on their usual ports.
+PREFECT, LANGGRAPH = "http://127.0.0.1:4200/api", "http://127.0.0.1:2024"
+PYTHON, SHELL = {"python", "py"}, {"bash"}
 FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})(?P<info>.*)$")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
@@ -64,7 +73,7 @@ def name(page: Path) -> str:
 
 
 def code_of(page: Path) -> list[Block]:
-    return [block for block in blocks_of(page) if block.language in {"python", "py"}]
+    return [block for block in blocks_of(page) if block.language in {*PYTHON, *SHELL}]
 
 
 def files_of(page: Path) -> list[Block]:
@@ -75,7 +84,7 @@ def write_files(page: Path, folder: Path) -> None:
     """Make the files of a page."""
     for block in files_of(page):
         assert block.title is not None
-        if block.language in {"python", "py"}:
+        if block.language in PYTHON:
             compile(block.code, block.title, "exec", dont_inherit=True)
         file = folder / block.title
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,20 +92,75 @@ def write_files(page: Path, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("reader")
-@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=name)
-def test_code_of_a_page_runs_in_its_order(page: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in [*PAGES, *OTHERS] if code_of(page)], ids=name)
+def test_code_of_a_page_runs_in_its_order(
+    page: Path, tmp_path: Path, addresses: dict[str, str], request: pytest.FixtureRequest
+) -> None:
     # A real file with the page's own line numbers: Prefect reads a flow's source, and so do people.
     file = tmp_path / f"{page.stem}.py"
     module = ModuleType("page")
     module.__file__ = str(file)
-    source = [""] * len(page.read_text(encoding="utf-8").splitlines())
+    text = page.read_text(encoding="utf-8")
+    source = [""] * len(text.splitlines())
     ran = [block for block in code_of(page) if block.title is None]
     for block in ran:
-        source[block.line - 1 : block.line - 1 + block.code.count("\n")] = block.code.splitlines()
+        if block.language in PYTHON:
+            source[block.line - 1 : block.line - 1 + block.code.count("\n")] = block.code.splitlines()
     file.write_text("\n".join(source), encoding="utf-8")
+    project = project_of(page, tmp_path / "project")
+    if "FLOW_RUN" in text:
+        addresses |= {"FLOW_RUN": request.getfixturevalue("asking_flow_run")}
     for block in ran:
-        code = compile("\n" * (block.line - 1) + block.code, str(file), "exec", dont_inherit=True)
-        exec(code, vars(module))  # noqa: S102 - our own documentation
+        if block.language in SHELL:
+            run_shell(block.code, folder=project, addresses=addresses, port=free_port())
+        else:
+            code = compile("\n" * (block.line - 1) + block.code, str(file), "exec", dont_inherit=True)
+            exec(code, vars(module))  # noqa: S102 - our own documentation
+
+
+@pytest.fixture
+def addresses(langgraph_server: LangGraphServer, prefect_server: PrefectServer) -> dict[str, str]:
+    """What the words of a page stand for here."""
+    return {PREFECT: prefect_server.api_url, LANGGRAPH: langgraph_server.url}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def project_of(page: Path, folder: Path) -> Path:
+    """The reader's folder, with the page's files, and with what stands in a clone."""
+    folder.mkdir()
+    write_files(page, folder)
+    for there in ("examples", "prefect.yaml"):
+        if not (folder / there).exists():
+            (folder / there).symlink_to(ROOT / there)
+    return folder
+
+
+def test_every_line_that_runs_in_part_stands_on_a_page() -> None:
+    fitted = {
+        partly
+        for page in [*PAGES, *OTHERS]
+        for block in blocks_of(page)
+        if block.language in SHELL
+        for _, partly in what_runs(block.code)
+    }
+    assert [partly.line for partly in PARTLY if partly not in fitted] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name)
+def test_data_of_a_page_can_be_read(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.language == "json":
+            json.loads(block.code)
+        elif block.language == "yaml":
+            assert list(yaml.safe_load_all(block.code)), block.line
+        else:
+            # What is neither run nor read stands in a language that promises nothing.
+            assert block.language in {*PYTHON, *SHELL, "text"}, f"line {block.line}: {block.language}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if files_of(page)], ids=name)
