@@ -91,6 +91,8 @@ def write_files(page: Path, folder: Path) -> None:
         file.write_text(block.code, encoding="utf-8")
 
 
+# Prefect's notifications import a library that imports it.
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("page", [page for page in [*PAGES, *OTHERS] if code_of(page)], ids=name)
 def test_code_of_a_page_runs_in_its_order(
