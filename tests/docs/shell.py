@@ -26,7 +26,7 @@ STAY = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).with_name
 THIS = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__)))}"
 
 # How a page names a clone of this repository, or a wheel that was built in one.
-CLONE = re.compile(r"^(\.\./prefect-langgraph|\.|\S*prefect_langgraph-\S+\.whl)(?=\[|$)")
+CLONE = re.compile(r"^(\.{1,2}/prefect-langgraph|\.|\S*prefect_langgraph-\S+\.whl)(?=\[|$)")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ PARTLY = (
         f"make --dry-run -C {shlex.quote(str(ROOT))} {{all}} >/dev/null",
     ),
     Partly(r"\.ci/run", "runs these tests", f"bash -n {shlex.quote(str(ROOT))}/.ci/run"),
+    Partly(
+        r"(?P<all>(docker) .*)",
+        "needs a daemon: the files that it names are looked for",
+        f"{THIS} {{all}}",
+    ),
 )
 
 

@@ -202,6 +202,24 @@ def test_deployments_of_a_page_are_flows_that_take_the_parameters(
             CronSchedule(**schedule)
 
 
+WORKFLOWS = [
+    page
+    for page in PAGES
+    if any((block.title or "").startswith(".github/workflows/") for block in files_of(page))
+]
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("page", WORKFLOWS, ids=name)
+def test_steps_of_a_workflow_run(page: Path, tmp_path: Path) -> None:
+    project = project_of(page, tmp_path / "project")
+    for file in (project / ".github" / "workflows").iterdir():
+        for job in yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"].values():
+            script = "".join(f"{step['run']}\n" for step in job["steps"] if "run" in step)
+            assert script
+            run_shell(script, folder=project, addresses={}, port=free_port())
+
+
 def anchors_of(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
     texts = HEADING.findall(page.read_text(encoding="utf-8"))
