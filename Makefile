@@ -12,6 +12,11 @@ ARGS ?=
 COVERAGE ?=
 PYTHON ?=
 PYTHONS ?= 3.11 3.12 3.13 3.14
+# Where the Postgres and Redis runtime is, and what runs on it.
+RUNTIME := .venv-postgres-runtime
+ON_POSTGRES := $(addprefix tests/server/test_,$(addsuffix .py,outcomes joins fan_out same_key shared_threads \
+  streams finalizer sweep start_runs nothing_done usage)) $(addprefix tests/faults/test_,$(addsuffix .py, \
+  approvals killed_process lost_responses identical_calls))
 # Test files at a time. Each of these processes starts servers of its own.
 JOBS ?= 6
 IN_VENV := $(abspath $(VENV))/bin
@@ -23,7 +28,7 @@ export PYTHONUNBUFFERED := 1
 # The machine's own installation must not leak into the checks.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-oldest test-newest test-pythons lint format types docs release install system clean
+.PHONY: help demo test test-oldest test-newest test-postgres test-pythons lint format types docs release install system clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +49,15 @@ test-oldest: ## Run the tests with the oldest versions of Prefect and of the SDK
 test-newest: ## Run the tests with the newest version of everything that installs today, pinned by nothing
 	@rm -rf .venv-newest
 	@$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
+test-postgres: install system $(RUNTIME)/.installed ## Run the tests of runs on LangGraph's Postgres and Redis runtime
+	@echo "make test-postgres: running pytest --runtime postgres"
+	@POSTGRES_RUNTIME_BIN=$(abspath $(RUNTIME))/bin exec $(IN_VENV)/python -m pytest --runtime postgres \
+	  -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10 $(or $(ARGS),$(ON_POSTGRES))
+
+$(RUNTIME)/.installed: constraints-postgres-runtime.txt
+	@scripts/set_up_postgres_runtime $(RUNTIME) $<
+	@touch $@
 
 test-pythons: ## Run the unit and server tests on each Python of 3.11 to 3.14 that is there
 	@scripts/test_pythons "$(PYTHONS)" "$(ARGS)"
@@ -71,7 +85,7 @@ release: install ## Build the wheel and the sdist into dist/, check both, and sa
 	@echo "make release: building, twine check, an empty environment"
 	@$(IN_VENV)/python tests/packaging/release.py
 
-system: ## Install Chromium and PostgreSQL with apt-get, where they are missing and it can be done without asking
+system: ## Install Chromium, PostgreSQL and Redis with apt-get, where they are missing and it can be done without asking
 	@scripts/install_system_packages
 
 install: $(VENV)/.installed
