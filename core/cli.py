@@ -542,6 +542,8 @@ def _print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from prefect_langgraph.logs import visible
+
     # In a file or a pipe there is no edge to wrap at.
     console = Console() if sys.stdout.isatty() else Console(width=10_000)
     with console.capture() as shown:
@@ -549,7 +551,7 @@ def _print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
             table = Table(*(str(name) for name in rows[0]))
             for row in rows:
                 # As text: a name may hold what rich would take for markup.
-                table.add_row(*(Text(str(value)) for value in row.values()))
+                table.add_row(*(Text(visible(str(value))) for value in row.values()))
             needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
             if needed <= console.width:
                 console.print(table)

@@ -27,6 +27,7 @@ from prefect_langgraph.approvals.replies import (
     filled,
     typed,
 )
+from prefect_langgraph.logs import visible
 from prefect_langgraph.models import Question
 
 ANSWER = "answer"
@@ -110,11 +111,17 @@ def _for_decision(base: str, head: str, question: Question) -> Iterator[Field]:
             "arguments",
             f"{head}: arguments, for edit",
             "As JSON. Only an edit sends them.",
-            default=json.dumps(question.arguments or {}, ensure_ascii=False),
+            default=_to_edit(question.arguments or {}),
         )
     if "reject" in question.allowed or "respond" in question.allowed:
         names = " and ".join(name for name in ("reject", "respond") if name in question.allowed)
         yield Field(f"{base}_message", "message", f"{head}: message, for {names}")
+
+
+def _to_edit(arguments: Mapping[str, Any]) -> str:
+    """Arguments as they stand in their field: in the person's own writing, where all of it is seen."""
+    text = json.dumps(arguments, ensure_ascii=False)
+    return text if visible(text) == text else json.dumps(arguments)
 
 
 def _of_property(name: str, head: str, of: str, field: Mapping[str, Any]) -> Field:

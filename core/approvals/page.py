@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from prefect_langgraph.approvals.questions import flat_fields, title_of
+from prefect_langgraph.logs import visible
 from prefect_langgraph.models import Question
 
 SHOWN_CHARACTERS = 4000
@@ -61,7 +62,7 @@ def page_of(
 
 
 def _section(number: int, question: Question, url: str, reason: str | None, hidden: bool) -> str:
-    agent = question.assistant_id.replace("`", "'") or "an agent"
+    agent = title_of(question.assistant_id or "an agent")
     lines = [f"### {number}. `{agent}` asks: `{title_of(question.title)}`"]
     if reason:
         lines.append("An earlier answer did not do:")
@@ -146,6 +147,7 @@ def thread_link(url: str, thread_id: str) -> str:
 
 def fenced(text: str) -> str:
     """A text in a code fence that nothing in it can end, cut where it is long."""
+    text = visible(text)
     shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
     if len(text) > SHOWN_CHARACTERS:
         shown += f"\n{MORE}"

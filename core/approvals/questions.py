@@ -16,6 +16,7 @@ from jsonschema.protocols import Validator
 from referencing import Registry
 
 from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.logs import visible
 from prefect_langgraph.models import AnswerKind, Question
 from prefect_langgraph.results import RunResult
 
@@ -280,7 +281,7 @@ def flat_fields(schema: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] |
 
 def title_of(text: str) -> str:
     """A title on one line, of bounded length, of whatever an agent says."""
-    line = " ".join(text.replace("`", "'").split()) or "A question"
+    line = visible(" ".join(text.replace("`", "'").split())) or "A question"
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
 
 

@@ -15,6 +15,7 @@ import orjson
 from referencing.exceptions import Unresolvable
 
 from prefect_langgraph.approvals.questions import PLAIN, flat_fields, validator_of
+from prefect_langgraph.logs import visible
 from prefect_langgraph.models import Question
 
 LEFT_OPEN: Any = object()
@@ -103,10 +104,10 @@ def choices_of(values: Sequence[Any]) -> dict[str, Any]:
     """The texts by which these values are chosen: each its own where it can be, else as JSON."""
     found: dict[str, Any] = {}
     for value in values:
-        plain = isinstance(value, str) and value.strip() == value != "" and value != LEAVE
-        text = value if plain else json.dumps(value, ensure_ascii=False)
+        plain = isinstance(value, str) and value.strip() == visible(value) != "" and value != LEAVE
+        text = value if plain else json.dumps(value)
         while text in found and found[text] != value:
-            text = json.dumps(text, ensure_ascii=False)
+            text = json.dumps(text)
         found.setdefault(text, value)
     return found
 

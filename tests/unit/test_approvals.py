@@ -620,6 +620,35 @@ def test_what_the_agent_says_of_the_answer_is_shown_in_a_fence() -> None:
     assert "JSON Schema" not in page_of([free({"type": "string"})], url=HANDLE.url)
 
 
+UNSEEN = "\x1b\x07\r\u202e\u200b"
+
+
+def test_nothing_that_an_agent_says_hides_or_turns_what_stands_beside_it() -> None:
+    call = {"name": f"pay{UNSEEN}", "args": {"to": f"a{UNSEEN}b"}, "description": f"Pay{UNSEEN}\ud83d?"}
+    (question,) = asked(
+        interrupt(
+            {
+                "action_requests": [call],
+                "review_configs": [{"action_name": call["name"], "allowed_decisions": ALL}],
+            }
+        )
+    )
+    values = [f"yes{UNSEEN}", "no"]
+    chosen = free({"enum": values}, f"Go{UNSEEN}?")
+    field = {"type": "integer", "description": f"In{UNSEEN}"}
+    flat = free({"type": "object", "properties": {f"sum{UNSEEN}": field}})
+    questions = [question, chosen, flat]
+    page = page_of(questions, url=HANDLE.url)
+    fields = [field for place, one in enumerate(questions) for field in fields_of(place, one)]
+    said = [page, *(f"{one.title}{one.description}{one.choices}{one.default}" for one in fields)]
+    assert not {*UNSEEN, "\ud83d"} & {*"".join(said)}
+    assert "\\u202e" in page
+    edited = reply_in({"q1_decision": "edit"}, 1, question)
+    assert edited["edited_action"] == {"name": call["name"], "args": call["args"]}
+    (choice,) = fields_of(1, chosen)
+    assert reply_in({"q1_decision": choice.choices[0]}, 1, chosen) == values[0]
+
+
 def test_name_that_somebody_types_is_no_deadline() -> None:
     (question,) = asked(review("pay"))
     asks = form(question, has_default=True, default={"type": "approve"})
