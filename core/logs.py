@@ -20,7 +20,7 @@ _UNSEEN = re.compile(
 
 
 def visible(text: str) -> str:
-    """What others wrote, so that nothing in it moves the cursor, or hides or turns what is beside it."""
+    """What others wrote, so that nothing in it moves the cursor, hides or turns what is beside it."""
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
