@@ -142,14 +142,13 @@ class _Wait:
         if not self.failures:
             self.due = min(self.due, now)
 
-    def pause(self, now: float) -> float:
-        """Seconds until the next question about it."""
-        age = now - self.since
-        return (
-            held_interval(age)
-            if self.is_held
-            else interval(age * (EXACT_HASTE if self.is_one_of_few else 1.0))
-        )
+    def asked(self, began: float, now: float) -> None:
+        """Note that a question is over: when the next one is due at the earliest."""
+        self.asking = False
+        # A server that takes long to answer is asked less often.
+        self.due = max(self.due, now + min(2 * (now - began), 2.0))
+        if self.is_held and not self.failures and not self.missing:
+            self.due = max(self.due, now + held_interval(now - self.since))
 
     def spoil(self, now: float) -> None:
         """Note that a page which holds it fails; whether it still does is tried again later."""
@@ -424,9 +423,9 @@ class Poller:
             if room <= 0:
                 return
             room -= 1
-            if wait.join is None:
-                # A run that was just started has not ended.
-                wait.due = now + (HELD_SECONDS if not wait.verify else 0.0)
+            if wait.due == wait.since and not wait.verify:
+                # Nobody has asked yet, and a run that was just started has not ended.
+                wait.due = now + HELD_SECONDS
             wait.join = asyncio.get_running_loop().create_task(self._hold_join(wait, now))
 
     async def _hold_join(self, wait: _Wait, began: float) -> None:
@@ -446,17 +445,16 @@ class Poller:
         """Ask a question beside all others; its waits are asked about again when it is over."""
         for wait in waits:
             wait.asking = True
-            wait.due = now + wait.pause(now)
+            haste = EXACT_HASTE if wait.is_one_of_few else 1.0
+            wait.due = now + interval((now - wait.since) * haste)
 
         async def ask() -> None:
             try:
                 await question()
             finally:
-                # A server that takes long to answer is asked less often.
                 over = time.monotonic()
                 for wait in waits:
-                    wait.asking = False
-                    wait.due = max(wait.due, over + min(2 * (over - now), 2.0))
+                    wait.asked(now, over)
                 self._wake.set()
 
         task = asyncio.get_running_loop().create_task(ask())
