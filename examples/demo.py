@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -55,7 +56,12 @@ def main() -> None:
     _settings_for_prefect(servers, api_url)
     _flow(url)()
     console.print(Rule(f"[bold]done in {time.monotonic() - began:.0f} s"))
-    console.print("Next: make test, make docs, .venv/bin/prefect-langgraph doctor --url ADDRESS")
+    console.print(
+        "Three commands to try next:\n"
+        "  .venv/bin/python examples/gallery/evaluation.py\n"
+        "  .venv/bin/prefect-langgraph doctor --url http://your-deployment\n"
+        "  make docs"
+    )
 
 
 def _leave(number: int, frame: object) -> NoReturn:
@@ -122,8 +128,13 @@ def _flow(url: str) -> Callable[[], None]:
         conversation()
         approval()
         fan_out()
+        budget()
 
-    return demo
+    def all_of_it() -> None:
+        demo()
+        suspension()
+
+    return all_of_it
 
 
 def one_question() -> None:
@@ -232,6 +243,76 @@ def fan_out() -> None:
             )
             answered = run_on_thread(result.handle.thread_id, "worker", command={"resume": "yes"})
             console.print(f"          answered 'yes', and it ended with {answered['result']!r}")
+
+
+def budget() -> None:
+    """A fan-out that stops when it has used what it may."""
+    from prefect_langgraph import Budget, RunStatus, fan_out
+
+    _title("A budget of 500 tokens", 'fan_out("worker", inputs, budget=Budget(tokens=500))')
+    usage = {"input_tokens": 90, "output_tokens": 10, "total_tokens": 100}
+    inputs = [{"tag": str(number), "usage": usage} for number in range(20)]
+    with console.status("20 runs of 100 tokens each, two at a time"):
+        result = fan_out(
+            "worker", inputs, budget=Budget(tokens=500), max_in_flight=2, on_failure="collect"
+        )
+    ran, used = result.counts[RunStatus.SUCCESS], result.usage.total_tokens
+    console.print(f"  {ran} of {len(result)} runs were started, which used {used} tokens\n")
+
+
+def suspension() -> None:
+    """A flow run gives its process back while its run goes on, and is resumed when it has ended."""
+    from prefect.client.orchestration import get_client
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound
+
+    from prefect_langgraph import resume_waiting
+
+    _title("Waiting without a process", "suspend_until_ended(handles)")
+    seen: list[str] = []
+    with (
+        console.status("A flow run waits for its run, and nothing of it is in memory"),
+        _serving(),
+        get_client(sync_client=True) as client,
+    ):
+        while True:
+            try:
+                asked = run_deployment("overnight/demo", parameters={"seconds": 5}, timeout=0)
+                break
+            except ObjectNotFound:  # not served yet
+                time.sleep(0.2)
+        # Prefect types what is awaitable in asynchronous code as either.
+        flow_run_id = cast(Any, asked).id
+        while True:
+            state = cast(Any, client.read_flow_run(flow_run_id).state)
+            if state.name not in seen[-1:]:
+                seen.append(state.name)
+            if state.is_final():
+                break
+            if state.name == "Suspended":
+                # What the deployed flow `resume` and `prefect-langgraph resume` do again and again.
+                resume_waiting()
+            time.sleep(0.2)
+    came_to = state.result(raise_on_failure=False)
+    console.print(f"  {' → '.join(seen)}\n  {came_to}\n")
+
+
+@contextmanager
+def _serving() -> Iterator[None]:
+    """Serve `overnight.py`, in a process as it would be anywhere."""
+    script = str(AGENT.parents[1] / "overnight.py")
+    # It asks Prefect every ten seconds otherwise.
+    environment = {**os.environ, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    with subprocess.Popen(  # noqa: S603 - our own
+        [sys.executable, script],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 def _input(number: int) -> dict[str, Any]:

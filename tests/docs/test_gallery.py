@@ -1,4 +1,4 @@
-"""The examples of the gallery run as their first lines say, and come to what they promise."""
+"""The demo and the examples of the gallery run as they stand, and come to what they promise."""
 
 from __future__ import annotations
 
@@ -40,3 +40,31 @@ def test_example_runs_as_it_stands(name: str, prefect_server: PrefectServer) -> 
     said = ran.stdout + ran.stderr
     assert ran.returncode == 0, said
     assert [words for words in SAYS[name] if words not in said] == []
+
+
+def test_demo_shows_each_thing_and_ends_with_three_commands() -> None:
+    ran = subprocess.run(
+        [sys.executable, "examples/demo.py"],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    shown = ran.stdout
+    for words in (
+        "Ada decides: approve",
+        "44 success",
+        "of 20 runs were started",
+        "Suspended",
+        "Completed",
+        "report, of a run that was adopted",
+    ):
+        assert words in shown
+    commands = shown.partition("Three commands to try next:\n")[2].splitlines()
+    assert [line.split()[0] for line in commands if line.strip()] == [
+        ".venv/bin/python",
+        ".venv/bin/prefect-langgraph",
+        "make",
+    ]
