@@ -60,8 +60,8 @@ def cron_window(
         lease: As in `create_cron`: the cron stops by itself this long after its process was lost.
         credentials: A saved block's name, or None for the block named `default`. A block works too:
             picked in the UI, or in a flow that is called.
-        config: The configuration of its runs, as in the SDK.
-        context: The static context of its runs, as in the SDK.
+        config: What the graph reads as `config` in each of its runs.
+        context: What the graph reads as `runtime.context` in each of its runs.
         metadata: For the cron and its runs, beside this package's own tags.
 
     Returns:

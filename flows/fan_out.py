@@ -489,8 +489,8 @@ def fan_out(
             stay in the file, behind those of this call.
         rerun: True skips nothing: all inputs run again, and their results in the file are replaced.
         items: True reads each input as a `RunItem` with input, assistant_id, config, context, metadata.
-        config: The configuration of each run, as in the SDK.
-        context: The static context of each run, as in the SDK.
+        config: What the graph reads as `config`, for each run.
+        context: What the graph reads as `runtime.context`, for each run.
         metadata: For each run, beside this package's own tags.
         on_failure: "raise" waits for all, then raises; "fail_fast" cancels the rest as soon as too
             many have failed; "collect" returns the results whatever they are; of a run that the

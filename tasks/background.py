@@ -114,8 +114,8 @@ async def _start_run(
         multitask_strategy: On a busy thread: "reject" (`ThreadBusyError`), "enqueue" (the server's
             default), "interrupt" or "rollback" the run that is there.
         credentials: A saved block's name, a block, or None for the block named `default`.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: What the graph reads as `config`: {"configurable": {...}, "recursion_limit": 50}.
+        context: What the graph reads as `runtime.context`.
         metadata: For the run, beside this package's own tags.
         checkpoint: The checkpoint to begin from.
         checkpoint_id: The checkpoint to begin from, by its id.
@@ -123,7 +123,7 @@ async def _start_run(
         interrupt_after: Nodes to stop after, or "*".
         if_not_exists: "create" makes a missing thread; "reject" (the server's default) refuses.
         after_seconds: Delay before the run begins.
-        langsmith_tracing: As in the SDK.
+        langsmith_tracing: The LangSmith project and example that the run's trace belongs to.
         durability: "sync", "async" or "exit".
         strict_resume: Refuse an answer to an interrupt that is not waiting (`InvalidRequestError`)
             before anything is started; a busy thread then refuses unless you choose a strategy.

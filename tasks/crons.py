@@ -103,8 +103,8 @@ async def _create_cron(
             it. The server's own default is "enqueue", by which runs pile up when one outlasts the
             interval.
         credentials: A saved block's name, a block, or None for the block named `default`.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: What the graph reads as `config`: {"configurable": {...}, "recursion_limit": 50}.
+        context: What the graph reads as `runtime.context`.
         metadata: For the cron and its runs, beside this package's own tags.
         webhook: Called by the server when a run ends.
         interrupt_before: Nodes to stop before, or "*".

@@ -164,8 +164,8 @@ async def _start_runs(
         assistant_id: The assistant's id or the graph's name; None when every `RunItem` names its own.
         inputs: One per run: the graph's input as JSON, or a `RunItem` that differs in more.
         credentials: A saved block's name, a block, or None for the block named `default`.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: What the graph reads as `config`: {"configurable": {...}, "recursion_limit": 50}.
+        context: What the graph reads as `runtime.context`.
         metadata: For each run, beside this package's own tags.
         interrupt_before: Nodes to stop before, or "*".
         interrupt_after: Nodes to stop after, or "*".

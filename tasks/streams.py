@@ -182,8 +182,8 @@ def _stream_run(
         assistant_id: The assistant's id or the graph's name.
         input: The graph's input, as JSON.
         thread_id: The thread, a UUID, or None for one that exists for this run and goes with it.
-        stream_mode: One mode or several, as in the SDK. Of "messages" the server keeps nothing, so a
-            cut there is an error; "messages-tuple" gives the same tokens and is kept.
+        stream_mode: One mode or several, such as "values" or "messages-tuple". Of "messages" the server
+            keeps nothing, so a cut there is an error; "messages-tuple" has the same tokens and is kept.
         stream_subgraphs: True streams subgraphs too; `namespace` tells them apart.
         on_interrupt: "raise" when the run stops for a person, or "return": the stream just ends.
         on_disconnect: "cancel" the run when the consumer stops before the run's end, or "continue".
@@ -191,8 +191,8 @@ def _stream_run(
         multitask_strategy: On a busy thread: "reject" (`ThreadBusyError`), "enqueue" (the server's
             default), "interrupt" or "rollback" the run that is there.
         credentials: A saved block's name, a block, or None for the block named `default`.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: What the graph reads as `config`: {"configurable": {...}, "recursion_limit": 50}.
+        context: What the graph reads as `runtime.context`.
         metadata: For the run, beside this package's own tags.
         checkpoint: The checkpoint to begin from.
         checkpoint_id: The checkpoint to begin from, by its id.
@@ -201,7 +201,7 @@ def _stream_run(
         webhook: Called by the server when the run ends.
         if_not_exists: "create" makes a missing thread; "reject" (the server's default) refuses.
         after_seconds: Delay before the run begins.
-        langsmith_tracing: As in the SDK.
+        langsmith_tracing: The LangSmith project and example that the run's trace belongs to.
         durability: "sync", "async" or "exit".
         strict_resume: Refuse an answer to an interrupt that is not waiting (`InvalidRequestError`)
             before anything is started; a busy thread then refuses unless you choose a strategy.
@@ -379,8 +379,8 @@ async def _stream_to_logs(
         multitask_strategy: On a busy thread: "reject" (`ThreadBusyError`), "enqueue" (the server's
             default), "interrupt" or "rollback" the run that is there.
         credentials: A saved block's name, a block, or None for the block named `default`.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: What the graph reads as `config`: {"configurable": {...}, "recursion_limit": 50}.
+        context: What the graph reads as `runtime.context`.
         metadata: For the run, beside this package's own tags.
         checkpoint: The checkpoint to begin from.
         checkpoint_id: The checkpoint to begin from, by its id.
@@ -389,7 +389,7 @@ async def _stream_to_logs(
         webhook: Called by the server when the run ends.
         if_not_exists: "create" makes a missing thread; "reject" (the server's default) refuses.
         after_seconds: Delay before the run begins.
-        langsmith_tracing: As in the SDK.
+        langsmith_tracing: The LangSmith project and example that the run's trace belongs to.
         durability: "sync", "async" or "exit".
         strict_resume: Refuse an answer to an interrupt that is not waiting (`InvalidRequestError`)
             before anything is started; a busy thread then refuses unless you choose a strategy.

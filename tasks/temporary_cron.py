@@ -267,8 +267,8 @@ def temporary_cron(
         max_wait_seconds: How long the end of the block waits for runs before it cancels them. None is
             unlimited.
         credentials: A saved block's name, a block, or None for the block named `default`.
-        config: As in the SDK.
-        context: As in the SDK.
+        config: What the graph reads as `config`: {"configurable": {...}, "recursion_limit": 50}.
+        context: What the graph reads as `runtime.context`.
         metadata: For the cron and its runs, beside this package's own tags.
         webhook: Called by the server when a run ends.
         interrupt_before: Nodes to stop before, or "*".

@@ -73,9 +73,9 @@ async def _create_thread(
         thread_id: A UUID of your own; None derives one from flow run and arguments.
         metadata: To find the thread by.
         if_exists: With a `thread_id` that there is: "raise" or "do_nothing".
-        supersteps: As in the SDK.
-        graph_id: As in the SDK.
-        ttl: Minutes the thread lives, or as in the SDK.
+        supersteps: Updates that make the new thread's state, step by step, as copied from another.
+        graph_id: The graph that the thread is for.
+        ttl: Minutes the thread lives, or such as {"ttl": 60, "strategy": "delete"}.
         headers: For this request, over the block's.
         credentials: A saved block's name, a block, or None for the block named `default`.
         idempotency_key: Replaces the key that is derived from flow run and arguments.

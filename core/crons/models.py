@@ -89,8 +89,8 @@ class CronSpec(OneValue, Model):  # type: ignore[misc]
         allow_seconds: True if the sixth field of the cron string means seconds, as the server reads it.
         thread_id: The thread its runs go to. None gives each firing a thread of its own.
         input: The graph's input.
-        config: The configuration of its runs, as in the SDK.
-        context: The static context of its runs, as in the SDK.
+        config: What the graph reads as `config` in each of its runs.
+        context: What the graph reads as `runtime.context` in each of its runs.
         metadata: For the cron and its runs, beside this package's own tags.
         webhook: Called by the server when a run ends.
         interrupt_before: Nodes to stop before, or "*".
