@@ -31,6 +31,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from prefect_langgraph.logs import visible
+
 if TYPE_CHECKING:
     from prefect_langgraph.models import RunHandle, RunStatus
     from prefect_langgraph.results import FanOutResult
@@ -67,7 +69,8 @@ class LangGraphError(Exception):
     """Base of every error of this package."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        # It may quote a graph or a server, and is read in terminals.
+        super().__init__(visible(message))
 
     @property
     def message(self) -> str:
@@ -229,7 +232,7 @@ class FanOutError(LangGraphError, ExceptionGroup[Exception]):
         result: FanOutResult | None = None,
     ) -> Self:
         # ExceptionGroup refuses an empty list, and unpickling starts without one.
-        return super().__new__(cls, message, list(exceptions) or [LangGraphError(message)])
+        return super().__new__(cls, visible(message), list(exceptions) or [LangGraphError(message)])
 
     def __init__(self, message: str, exceptions: Sequence[Exception], result: FanOutResult) -> None:
         super().__init__(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -372,3 +373,10 @@ json = st.recursive(
 def test_any_state_is_read_without_an_error(values: Any) -> None:
     found = usage_of(values)
     assert found is None or isinstance(found, Usage)
+
+
+def test_message_of_an_error_moves_no_cursor() -> None:
+    failure = RunFailure(error="ValueError", message="\x1b[2J\x07red\nand more")
+    error = RunResult(handle=HANDLE, status=RunStatus.ERROR, error=failure).as_error()
+    assert "\\x1b[2J\\x07red\nand more" in str(error)
+    assert "\\x1b" in str(pickle.loads(pickle.dumps(error)))  # noqa: S301 - of our own
