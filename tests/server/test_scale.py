@@ -20,6 +20,7 @@ from prefect_langgraph import (
     run_stateless,
     start_run,
 )
+from prefect_langgraph.runs.poller import HELD_SECONDS
 from prefect_langgraph.testing import run_langgraph_server
 from server.conftest import AGENT
 
@@ -67,7 +68,8 @@ def test_a_run_logs_its_start_its_changes_and_its_end(
 ) -> None:
     @flow
     def logging_flow() -> None:
-        run_stateless("worker", {"sleep": 1.5}, credentials=crowd)
+        # Its join is held, and meanwhile it is asked for once in a while.
+        run_stateless("worker", {"sleep": 2 * HELD_SECONDS}, credentials=crowd)
 
     with caplog.at_level(logging.INFO, logger="prefect"):
         logging_flow()
