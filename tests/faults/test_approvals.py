@@ -686,7 +686,12 @@ def test_retry_goes_on_from_what_failed_and_asks_nobody_again(start: Start, tall
 def test_default_reply_that_the_graph_refuses_is_sent_no_more(
     start: Start, tally: Tally, fail: bool, status: str, error: str | None, times: int
 ) -> None:
-    options = {"max_wait_seconds": 8, "default_reply": "no", "on_failure": "collect", "wait": "process"}
+    options = {
+        "max_wait_seconds": 25,
+        "default_reply": "no",
+        "on_failure": "collect",
+        "wait": "process",
+    }
     inputs = [case("a", fail=fail)]
     run = start(flows.asks, graph="stubborn", inputs=inputs, options=options)
     result = run.ends()
