@@ -542,7 +542,7 @@ def _print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from prefect_langgraph.logs import visible
+    from prefect_langgraph.texts import visible
 
     # In a file or a pipe there is no edge to wrap at.
     console = Console() if sys.stdout.isatty() else Console(width=10_000)

@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from prefect_langgraph.logs import visible
+from prefect_langgraph.texts import visible
 
 if TYPE_CHECKING:
     from prefect_langgraph.models import RunHandle, RunStatus

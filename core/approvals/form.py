@@ -27,8 +27,8 @@ from prefect_langgraph.approvals.replies import (
     filled,
     typed,
 )
-from prefect_langgraph.logs import visible
 from prefect_langgraph.models import Question
+from prefect_langgraph.texts import visible
 
 ANSWER = "answer"
 """The choice of somebody who sends what stands in the fields of an answer."""

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from prefect_langgraph.approvals.questions import flat_fields, title_of
-from prefect_langgraph.logs import visible
 from prefect_langgraph.models import Question
+from prefect_langgraph.texts import visible
 
 SHOWN_CHARACTERS = 4000
 """How much of what an agent says, and of arguments, is shown."""

@@ -16,9 +16,9 @@ from jsonschema.protocols import Validator
 from referencing import Registry
 
 from prefect_langgraph.errors import InvalidRequestError
-from prefect_langgraph.logs import visible
 from prefect_langgraph.models import AnswerKind, Question
 from prefect_langgraph.results import RunResult
+from prefect_langgraph.texts import visible
 
 DECISIONS = ("approve", "edit", "reject", "respond")
 

@@ -15,8 +15,8 @@ import orjson
 from referencing.exceptions import Unresolvable
 
 from prefect_langgraph.approvals.questions import PLAIN, flat_fields, validator_of
-from prefect_langgraph.logs import visible
 from prefect_langgraph.models import Question
+from prefect_langgraph.texts import visible
 
 LEFT_OPEN: Any = object()
 """The reply of somebody who leaves a question for later."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
 
 from prefect_langgraph import LangGraphCredentials
 from prefect_langgraph.testing import LangGraphServer, PrefectServer
@@ -33,7 +34,7 @@ def default_block(langgraph_server: LangGraphServer, prefect_server: PrefectServ
 def reader(
     default_block: str, langgraph_server: LangGraphServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """A reader who types what is documented, and leaves neither crons nor variables behind."""
+    """A reader who types what is documented, and leaves no crons, work pools or variables behind."""
     monkeypatch.chdir(ROOT)
     # As the tutorial exports it.
     monkeypatch.setenv("LANGGRAPH_API_URL", langgraph_server.url)
@@ -46,6 +47,9 @@ def reader(
         with sync_sdk(langgraph_server.url) as client:
             for cron in client.crons.search(limit=1000):
                 client.crons.delete(cron["cron_id"])
+        with get_client(sync_client=True) as prefect:
+            for pool in prefect.read_work_pools():
+                prefect.delete_work_pool(pool.name)
 
 
 @pytest.fixture

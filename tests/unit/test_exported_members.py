@@ -484,3 +484,9 @@ def test_stream_tasks_give_generators() -> None:
     assert Generator.__name__ in str(inspect.signature(function_of("stream_run")).return_annotation)
     twin = inspect.signature(function_of("astream_run")).return_annotation
     assert AsyncGenerator.__name__ in str(twin)
+
+
+def test_servers_for_tests_are_there_before_prefect_reads_its_settings() -> None:
+    program = "import sys, prefect_langgraph.testing; print('prefect' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
