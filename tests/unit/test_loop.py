@@ -237,8 +237,15 @@ def test_anyio_timeout_is_raised_as_a_timeout(own_loop: IOLoop) -> None:
     job = Job()
 
     async def main() -> None:
-        with anyio.fail_after(0.05):
+        with anyio.fail_after(BOUND) as scope:
+
+            async def expire() -> None:
+                await asyncio.to_thread(job.started.wait, BOUND)
+                scope.deadline = anyio.current_time()
+
+            expiring = asyncio.create_task(expire())
             await own_loop.arun(job)
+            await expiring
 
     with pytest.raises(TimeoutError):
         anyio.run(main)
