@@ -56,6 +56,8 @@ _DEADLINE = "langgraph-ask-"
 
 _REASON_CHARACTERS = 500
 
+_HIDDEN_REASON = "It does not fit what the agent asks: see the thread."
+
 PREFECT_TRIES = 30
 """So often Prefect is asked for what was answered, with a pause in between, before that fails."""
 
@@ -537,7 +539,9 @@ class Rounds:
         if result.status is RunStatus.ERROR and result.error is not None:
             whole = str(result.error) if self._policy.show_arguments else result.error.error
             return whole[:_REASON_CHARACTERS]
-        return answers.refused.get(key_of(question))
+        refused = answers.refused.get(key_of(question))
+        # It may name what the agent allows, which is not to be kept.
+        return refused if self._policy.show_arguments or refused is None else _HIDDEN_REASON
 
     def _with_default(self, asks: Asks, answers: Answers) -> Asks:
         """Those of the questions that have no answer, and that the default reply fits."""
