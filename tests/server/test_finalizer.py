@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -270,16 +270,21 @@ def test_subflows_finished_runs_stay_for_the_retry_of_its_parent(client: SyncLan
     assert not left_by(client, flow_run_id)
 
 
-@pytest.mark.parametrize("state", [Running(), Paused(timeout_seconds=60)], ids=["running", "paused"])
+@pytest.mark.parametrize(
+    "make_state",
+    # Made in the test: the time-out counts from then on, and Prefect fails what it has passed for.
+    [Running, lambda: Paused(timeout_seconds=3600)],
+    ids=["running", "paused"],
+)
 def test_flow_run_that_goes_on_keeps_everything(
-    client: SyncLangGraphClient, prefect_server: PrefectServer, state: State[Any]
+    client: SyncLangGraphClient, prefect_server: PrefectServer, make_state: Callable[[], State[Any]]
 ) -> None:
     @flow
     def work() -> None:
         """Its hook is called early, or late."""
 
     finalized = with_finalizer(BLOCK)(work)
-    row, tags = _flow_run(finalized, state)
+    row, tags = _flow_run(finalized, make_state())
     thread_id = client.threads.create(metadata=tags)["thread_id"]
     _call_hook(finalized, row)
     assert client.threads.get(thread_id)
