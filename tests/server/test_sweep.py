@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from langgraph_sdk import get_client as get_langgraph_client
 from langgraph_sdk.client import SyncLangGraphClient
 from prefect import flow, get_client
 from prefect.exceptions import PrefectException
@@ -51,6 +50,7 @@ from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import deployment_for
 from proxy import Answer, Proxy
 from support.leftovers import FOREVER, YEARLY, active_runs, left_by
+from support.plain_sdk import async_sdk
 from support.waiting import until
 
 BLOCK = "sweep-tests"
@@ -148,7 +148,7 @@ def test_more_than_a_page_of_threads_and_crons_is_swept_in_one_go(
 
     async def make() -> None:
         slots = asyncio.Semaphore(20)
-        async with get_langgraph_client(url=langgraph_server.url, api_key=None) as langgraph:
+        async with async_sdk(langgraph_server.url) as langgraph:
 
             async def one(number: int) -> None:
                 tags = tags_of(flow_runs[number % len(flow_runs)])
