@@ -135,7 +135,7 @@ def sentence(report: ResumeReport) -> str:
     said = f"{would} {counted(resumed, 'flow run')}." if resumed else "Nothing to resume."
     if released:
         would = "Would release" if report.dry_run else "Released"
-        said += f" {would} {counted(released, 'flow run')} that ended while suspended."
+        said += f" {would} {counted(released, 'flow run')} that ended without releasing what they own."
     if report.waiting:
         number = len(report.waiting)
         said += f" {counted(number, 'flow run')} {'waits' if number == 1 else 'wait'}."

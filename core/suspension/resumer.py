@@ -200,9 +200,15 @@ class Resumer:
         """Release what flow runs own that ended while they were suspended."""
         for deployment in await self.known() if self.known is not None else ():
             self._deployments[deployment.connection.fingerprint()] = deployment
-        # Several blocks may lead to one address with the same key; to look twice is only a request.
-        found = await each(list(self._deployments.values()), self._release_on)
-        return [entry for part in found for entry in part]
+        by_address: dict[str, list[Deployment]] = {}
+        for deployment in self._deployments.values():
+            by_address.setdefault(deployment.url, []).append(deployment)
+
+        async def release(same: list[Deployment]) -> list[ResumeEntry]:
+            # One after the other: what several blocks see is released, and told, once.
+            return [entry for deployment in same for entry in await self._release_on(deployment)]
+
+        return [entry for part in await each(list(by_address.values()), release) for entry in part]
 
     async def _release_on(self, deployment: Deployment) -> list[ResumeEntry]:
         deadline = Deadline.after(RELEASE_SECONDS)
