@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE
 
 from prefect_langgraph.errors import AuthenticationError, DeploymentError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy
@@ -481,6 +481,13 @@ def _are_assistants(found: object) -> bool:
 async def check_prefect() -> Check:
     """Whether Prefect can be asked, by a question of its own kind."""
     if not PREFECT_API_URL.value():
+        if not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+            return Check(
+                name="prefect",
+                status="fail",
+                message="PREFECT_API_URL is not set, and no temporary Prefect may be started here",
+                advice="prefect config set PREFECT_API_URL=... to the Prefect whose flows use this.",
+            )
         return Check(
             name="prefect",
             status="warn",

@@ -13,7 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    temporary_settings,
+)
 
 from prefect_langgraph import DeploymentError, LangGraphCredentials, search_crons
 from prefect_langgraph.cli import main
@@ -205,3 +210,12 @@ def test_reader_that_goes_away_is_no_error(
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
+
+
+def test_machine_without_any_prefect_says_what_is_not_set(call: Call) -> None:
+    with temporary_settings(
+        {PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}, restore_defaults={PREFECT_API_URL}
+    ):
+        status, _, said = call("approvals", "list")
+    assert (status, "PREFECT_API_URL is not set" in said) == (2, True)
+    assert len(said.splitlines()) == 1
