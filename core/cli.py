@@ -74,11 +74,15 @@ def list_approvals(*, as_json: Annotated[bool, Parameter(name="--json", negative
     found = _open_forms()
     if as_json:
         _print_json(
-            [{"flow_run_id": str(row.id), **form.model_dump(mode="json")} for row, form in found]
+            [
+                {"flow_run_id": str(row.id), "id": form.id, **form.model_dump(mode="json")}
+                for row, form in found
+            ]
         )
         return
     rows = [
         {
+            "form": form.id,
             "flow run": str(row.id),
             "name": row.name,
             "questions": len(form.questions),
@@ -91,37 +95,39 @@ def list_approvals(*, as_json: Annotated[bool, Parameter(name="--json", negative
 
 
 @approvals.command(name="show")
-def show_approval(flow_run: str) -> None:
-    """Show what a flow run asks, and the fields of its form.
+def show_approval(form: str) -> None:
+    """Show what a form asks, and its fields.
 
     Parameters
     ----------
-    flow_run:
-        Its id, or its name.
+    form:
+        Its id, as `approvals list` has it, or the id or name of the flow run that asks.
     """
-    _, form = _form_of(flow_run)
-    schema = form.model.model_json_schema()
-    lines = [form.page, "", "Fields, for --set:"]
-    for name, field in schema["properties"].items():
-        choices = f": {' | '.join(field['enum'])}" if "enum" in field else ""
-        lines.append(f"  {name}{choices}  ({field['title']})")
+    from prefect_langgraph.texts import visible
+
+    _, found = _form_of(form)
+    lines = [found.page, "", "Fields, for --set:"]
+    for field in found.fields:
+        choices = f": {' | '.join(field.choices)}" if field.choices else ""
+        lines.append(visible(f"  {field.name}{choices}  ({field.title})"))
+    lines += ["", f"To answer: prefect-langgraph approvals answer {found.id} --by NAME ..."]
     _print("\n".join(lines) + "\n")
 
 
 @approvals.command(name="answer")
 def answer_approval(
-    flow_run: str,
+    form: str,
     *,
     by: str,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)] = (),
     decision: str | None = None,
 ) -> int:
-    """Answer what a flow run asks, and have it go on.
+    """Answer a form, and have its flow run go on.
 
     Parameters
     ----------
-    flow_run:
-        Its id, or its name.
+    form:
+        The id of the form that `show` showed: the flow run may ask something else by now.
     by:
         Your name, which is kept as stated.
     set_:
@@ -130,11 +136,14 @@ def answer_approval(
         The decision on every question that offers it and is not set, such as approve.
     """
     from prefect_langgraph.approvals.asking import answer_form
+    from prefect_langgraph.errors import InvalidRequestError
     from prefect_langgraph.transport.loop import io_loop
 
-    row, form = _form_of(flow_run)
-    values = _values_of(form, set_, decision) | {"answered_by": by}
-    refused = io_loop().run(answer_form, row.id, form, values)
+    if not by.strip():
+        raise InvalidRequestError("--by: give your name.")
+    row, found = _form_of(form, by_flow_run=False)
+    values = _values_of(found, set_, decision) | {found.name_field: by}
+    refused = io_loop().run(answer_form, row.id, found, values)
     if refused is not None:
         print(f"error: {refused}", file=sys.stderr)  # noqa: T201
         return FAILED
@@ -144,25 +153,30 @@ def answer_approval(
 
 def _values_of(form: Form, given: Sequence[str], decision: str | None) -> dict[str, str]:
     """The values of a form's fields, from what was given on the command line."""
-    from prefect_langgraph.approvals.form import ANSWER
+    from prefect_langgraph.approvals.form import ANSWER, left_open
+    from prefect_langgraph.approvals.replies import LEAVE
     from prefect_langgraph.errors import InvalidRequestError
 
-    values = form.without_person("")
+    values = left_open(form.questions)
     decisions = {field.name: field.choices for field in form.fields if field.holds == "decision"}
     if decision is not None:
         offering = [name for name, choices in decisions.items() if decision in choices]
         if not offering:
             raise InvalidRequestError(f"--decision {decision}: no question offers it; see `show`.")
         values |= dict.fromkeys(offering, decision)
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or name not in values:
-            known = ", ".join(name for name in values if name != "answered_by")
+    set_ = dict(one.partition("=")[::2] for one in given if "=" in one)
+    for name in [one.partition("=")[0] for one in given]:
+        if name not in set_ or name not in values:
+            known = ", ".join(values)
             raise InvalidRequestError(f"--set {name}: give FIELD=VALUE, with one of {known}.")
+    values |= set_
+    for name in set_:
         about = f"{name.partition('_')[0]}_decision"
-        if ANSWER in decisions.get(about, ()) and not any(set_.startswith(about) for set_ in given):
-            values[about] = ANSWER
-        values[name] = value
+        if about in set_ or values.get(about) != LEAVE:
+            continue
+        if ANSWER not in decisions[about]:
+            raise InvalidRequestError(f"--set {name}: without a decision, {about}, it is not sent.")
+        values[about] = ANSWER
     return values
 
 
@@ -179,13 +193,30 @@ def _open_forms() -> list[tuple[FlowRun, Form]]:
     return io_loop().run(ask)
 
 
-def _form_of(flow_run: str) -> tuple[FlowRun, Form]:
-    from prefect_langgraph.errors import LangGraphError
+def _form_of(named: str, *, by_flow_run: bool = True) -> tuple[FlowRun, Form]:
+    """The open form of this id, or of this flow run, and its flow run."""
+    from prefect_langgraph.errors import InvalidRequestError
 
-    for row, form in _open_forms():
-        if flow_run in (str(row.id), row.name):
+    found = _open_forms()
+    wanted = named.strip().lower()
+    for row, form in found:
+        if wanted == form.id:
             return row, form
-    raise LangGraphError(f"No flow run {flow_run} asks a person: see `approvals list`.")
+    hexadecimal = wanted.replace("-", "")
+    mine = [(row, form) for row, form in found if named == row.name or hexadecimal == row.id.hex]
+    forms = ", ".join(form.id for _, form in mine)
+    if mine and not by_flow_run:
+        raise InvalidRequestError(
+            f"{named} is a flow run, which may ask something else by now: "
+            f"read its form with `approvals show`, and answer that: {forms}."
+        )
+    if len(mine) > 1:
+        raise InvalidRequestError(
+            f"{len(mine)} flow runs have the name {named}: name the form: {forms}."
+        )
+    if mine:
+        return mine[0]
+    raise InvalidRequestError(f"Nobody is asked by {named!r}: see `approvals list`.")
 
 
 @app.command

@@ -205,13 +205,18 @@ def _press_resume() -> None:
     from prefect.client.schemas.responses import SetStateStatus
 
     paused = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Paused"])))
-    form = {"q1_decision": "approve", "answered_by": "Ada"}
     with get_client(sync_client=True) as client:
         while True:
             for asking in client.read_flow_runs(flow_run_filter=paused):
-                # Refused for as long as the form is not there yet.
-                if client.resume_flow_run(asking.id, form).status is SetStateStatus.ACCEPT:
-                    return
+                details = asking.state.state_details if asking.state is not None else None
+                keys = (details.run_input_keyset if details is not None else None) or {}
+                forms = client.filter_flow_run_input(asking.id, keys.get("schema", ""), 1, set())
+                for form in forms:
+                    # The field for who answers has a name of the form's own, and is the last.
+                    *_, name_field = form.decoded_value["required"]
+                    given = {"q1_decision": "approve", name_field: "Ada"}
+                    if client.resume_flow_run(asking.id, given).status is SetStateStatus.ACCEPT:
+                        return
             time.sleep(0.2)
 
 

@@ -27,7 +27,7 @@ from prefect_langgraph.approvals import storage
 from prefect_langgraph.approvals.form import reply_in
 from prefect_langgraph.approvals.present import still_asks
 from prefect_langgraph.approvals.record import ELSEWHERE, Form
-from prefect_langgraph.approvals.replies import WrongReply
+from prefect_langgraph.approvals.replies import LEFT_OPEN, WrongReply
 from prefect_langgraph.errors import LangGraphError
 from prefect_langgraph.logs import LoggerOrAdapter, counted
 from prefect_langgraph.ownership.heartbeat import attempts_counted
@@ -43,9 +43,11 @@ from prefect_langgraph.suspension.suspended import (
     without_deployment,
 )
 from prefect_langgraph.suspension.verdict import Verdict
-from prefect_langgraph.suspension.wait import mark
+from prefect_langgraph.suspension.wait import TRY_AGAIN_SECONDS, mark
 from prefect_langgraph.transport.deployment import Deployment
 from prefect_langgraph.transport.paging import each
+
+ACCEPT = SetStateStatus.ACCEPT
 
 SHOWN_SECONDS = 15.0
 """How long after its suspension a process may need to show its form itself."""
@@ -96,15 +98,17 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
     flow_run_id = UUID(owner.flow_run_id)
     async with get_client() as client:
         await storage.save(client, flow_run_id, form)
-        attempts = (await client.read_flow_run(flow_run_id)).run_count
         state: State[Any] = Paused(
             pause_key=form.name, state_details={"run_input_keyset": storage.keyset_of(form)}
         )
-        answer = await client.set_flow_run_state(flow_run_id, state)
-        if answer.status is not SetStateStatus.ACCEPT:
-            await end_if_cancelled(client, await client.read_flow_run(flow_run_id))
-            why = getattr(answer.details, "reason", None) or answer.status
-            raise LangGraphError(f"The flow run cannot ask a person: Prefect says {why}")
+        while (answer := await client.set_flow_run_state(flow_run_id, state)).status is not ACCEPT:
+            row = await client.read_flow_run(flow_run_id)
+            await end_if_cancelled(client, row)
+            if row.state is None or not row.state.is_paused():
+                why = getattr(answer.details, "reason", None) or answer.status
+                raise LangGraphError(f"The flow run cannot ask a person: Prefect says {why}")
+            await asyncio.sleep(TRY_AGAIN_SECONDS)  # another call of the flow run asks
+        attempts = (await client.read_flow_run(flow_run_id)).run_count
         await storage.show(client, flow_run_id, form)
         logger.info("The flow run is paused for a form: Resume it in Prefect's UI")
         began, looked = time.monotonic(), time.monotonic()
@@ -112,7 +116,7 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
             await asyncio.sleep(interval(time.monotonic() - began))
             try:
                 row = await client.read_flow_run(flow_run_id)
-                if row.state is None or not asks_a_person(row.state):
+                if not _asks(row, form):
                     await end_if_cancelled(client, row)
                     await _keep_retries(client, row, row.run_count - attempts)
                     return
@@ -124,6 +128,12 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
                         await client.resume_flow_run(flow_run_id, form.without_person(ELSEWHERE))
             except (httpx.HTTPError, PrefectException, LangGraphError) as error:
                 logger.info("Could not look whether the form was answered (%s)", type(error).__name__)
+
+
+def _asks(row: FlowRun, form: Form) -> bool:
+    """True while a flow run waits for this form, which it does not any more when it asks the next."""
+    state = row.state
+    return state is not None and asks_a_person(state) and state.state_details.pause_key == form.name
 
 
 async def _keep_retries(client: PrefectClient, row: FlowRun, counted: int) -> None:
@@ -278,7 +288,7 @@ class Attendant:
         if verdict.action == "resume":
             name = ELSEWHERE if one.is_over else form.by_deadline
             answer = await client.resume_flow_run(row.id, form.without_person(name))
-            if answer.status is not SetStateStatus.ACCEPT:
+            if answer.status is not ACCEPT:
                 return Verdict("wait", str(getattr(answer.details, "reason", None) or answer.status))
         return verdict
 
@@ -305,13 +315,16 @@ async def answer_form(flow_run_id: UUID, form: Form, values: Mapping[str, str]) 
 
     Nothing is submitted where an answer cannot be right.
     """
+    replies = []
     for number, question in enumerate(form.questions, start=1):
         try:
-            reply_in(values, number, question)
+            replies.append(reply_in(values, number, question))
         except WrongReply as wrong:
             return f"question {number}: {wrong}"
+    if all(reply is LEFT_OPEN for reply in replies):
+        return "nothing of it answers a question; give a decision, or the fields that `show` names"
     async with get_client() as client:
         answer = await client.resume_flow_run(flow_run_id, dict(values))
-    if answer.status is SetStateStatus.ACCEPT:
+    if answer.status is ACCEPT:
         return None
     return str(getattr(answer.details, "reason", None) or answer.status)

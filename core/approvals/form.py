@@ -2,8 +2,9 @@
 
 Prefect's two UIs render flat fields well. A choice has at least two values, since one alone cannot be
 submitted; one field is required and has no default, since a webhook without a body would submit the
-form otherwise. Names of fields say nothing about what is asked, so nothing that an agent says becomes a
-name.
+form otherwise. That field's name is the form's own: Prefect refuses what was put in another form, which
+somebody may have open still. Names of fields say nothing about what is asked, so nothing that an agent
+says becomes a name.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ ANSWER = "answer"
 """The choice of somebody who sends what stands in the fields of an answer."""
 
 NAME = "answered_by"
+"""Begins the name of the field for who answers; the form's id follows."""
+
 NAME_CHARACTERS = 200
 
 QUESTIONS_SHOWN = 5
@@ -155,13 +158,13 @@ def _default_of(field: Mapping[str, Any], choices: Sequence[str]) -> str:
     return json.dumps(given) if is_number else ""
 
 
-def form_of(questions: Sequence[Question], page: str) -> type[RunInput]:
-    """The form as Prefect takes it, with the text above it."""
+def form_of(questions: Sequence[Question], page: str, name_field: str) -> type[RunInput]:
+    """The form as Prefect takes it, with the text above it, and the field for who answers."""
     found: dict[str, Any] = {}
     for number, question in enumerate(questions, start=1):
         for field in fields_of(number, question):
             found[field.name] = _as_pydantic(field, len(found))
-    found[NAME] = (
+    found[name_field] = (
         str,
         pydantic.Field(
             title="Your name",
@@ -228,9 +231,9 @@ def reply_in(
     )
 
 
-def left_open(questions: Sequence[Question], name: str) -> dict[str, str]:
-    """Values that submit a form without an answer to anything."""
-    values = {NAME: name}
+def left_open(questions: Sequence[Question]) -> dict[str, str]:
+    """The values of a form that answers nothing, beside who submits it."""
+    values = {}
     for number, question in enumerate(questions, start=1):
         for field in fields_of(number, question):
             values[field.name] = LEAVE if field.choices else field.default

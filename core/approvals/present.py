@@ -7,6 +7,7 @@ one run, which names the run that asked in its metadata: whoever comes later fin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prefect_langgraph.approvals.replies import resume_of
@@ -14,12 +15,11 @@ from prefect_langgraph.errors import NotFoundError, ThreadBusyError
 from prefect_langgraph.models import Question, RunHandle
 from prefect_langgraph.ownership.keys import decide
 from prefect_langgraph.ownership.tags import ANSWERS, CONTINUES, TAG_PREFIX
-from prefect_langgraph.results import RunResult
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import Context
 from prefect_langgraph.runs.lookup import Lookup
 from prefect_langgraph.runs.outcomes import RUN_STATUSES
-from prefect_langgraph.runs.request import RunRequest, open_interrupts
+from prefect_langgraph.runs.request import RunRequest
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.deployment import Deployment
 
@@ -84,12 +84,28 @@ async def latest(deployment: Deployment, handle: RunHandle, deadline: Deadline) 
     return of_row(deployment, rows[0], handle)
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What became of answers.
+
+    Attributes:
+        handle: The run that is the thread's newest now.
+        has_answers: True when it goes on with these answers. False when somebody else answered first:
+            then nothing was sent.
+        goes_on: True when it is not the first run with them: that one failed, or refused one of them.
+    """
+
+    handle: RunHandle
+    has_answers: bool
+    goes_on: bool = False
+
+
 async def send(
     context: Context,
     handle: RunHandle,
     replies: Sequence[tuple[Question, Any]],
     deadline: Deadline,
-) -> tuple[RunHandle, bool]:
+) -> Sent:
     """Start the run that goes on with the answers to what a run asks, or adopt it.
 
     Args:
@@ -97,46 +113,81 @@ async def send(
         handle: The run that asks.
         replies: The answers to all its questions.
         deadline: The caller's.
-
-    Returns:
-        The run that is the thread's newest now, and whether it has these answers: False when somebody
-        else answered first, in which case nothing is sent.
     """
     deployment = context.deployment
     while True:
         rows = await runs_since(deployment, handle.thread_id, handle.run_id, deadline)
         if not rows:
-            return handle, False  # gone: the join says so
-        payload = resume_of(replies)
-        before = handle.run_id
-        tag = ANSWERS
+            return Sent(handle, has_answers=False)  # gone: the join says so
+        payload, before, tag = resume_of(replies), handle.run_id, ANSWERS
         if (sent := _tagged(rows, ANSWERS, before)) is not None:
+            goes_on = False
             while (later := _tagged(rows, CONTINUES, sent["run_id"])) is not None:
-                sent = later
+                sent, goes_on = later, True
             answered = _tagged(rows, ANSWERS, sent["run_id"]) is not None
             if answered or not _begins_again(context, sent):
-                return of_row(deployment, sent, handle), True
+                return Sent(of_row(deployment, sent, handle), has_answers=True, goes_on=goes_on)
             # Failed in an earlier attempt: it goes on from where it failed, with the same answers.
             payload, before, tag = {}, str(sent["run_id"]), CONTINUES
         if rows[0]["run_id"] != before:
-            return of_row(deployment, rows[0], handle), False
-        request = RunRequest(
-            assistant_id=handle.assistant_id or str(rows[0]["assistant_id"]),
-            payload={**payload, **_options_of(rows[0]), "multitask_strategy": "reject"},
-            metadata={**_metadata_of(rows[0]), tag: before},
-        )
+            return Sent(of_row(deployment, rows[0], handle), has_answers=False)
         try:
-            started = await operations.start(
-                context,
-                request,
-                operation="answer",
-                thread_id=handle.thread_id,
-                deadline=deadline,
-                idempotency_key=f"{tag}:{before}",
-            )
+            started = await _start(context, handle, rows[0], payload, tag, deadline)
         except ThreadBusyError:
             continue  # somebody was faster: look again who
-        return started.model_copy(update={"item_key": handle.item_key}), True
+        return Sent(started, has_answers=True, goes_on=tag == CONTINUES)
+
+
+async def ask_again(context: Context, handle: RunHandle, deadline: Deadline) -> RunHandle:
+    """Have a run that refused an answer ask again: it goes on without one, and stops where it asks.
+
+    A new answer is not sent to a run that failed. Where LangGraph has kept the first one after all, the
+    second would answer the next question, which nobody has seen.
+
+    Args:
+        context: The call's.
+        handle: The run that refused it.
+        deadline: The caller's.
+
+    Returns:
+        The thread's newest run.
+    """
+    while True:
+        rows = await runs_since(context.deployment, handle.thread_id, handle.run_id, deadline)
+        if not rows:
+            return handle
+        if rows[0]["run_id"] != handle.run_id:
+            return of_row(context.deployment, rows[0], handle)
+        try:
+            return await _start(context, handle, rows[0], {}, CONTINUES, deadline)
+        except ThreadBusyError:
+            continue
+
+
+async def _start(
+    context: Context,
+    handle: RunHandle,
+    before: Row,
+    payload: Mapping[str, Any],
+    tag: str,
+    deadline: Deadline,
+) -> RunHandle:
+    """Start the run that comes after one on its thread, with what that one was started with."""
+    run_id = str(before["run_id"])
+    request = RunRequest(
+        assistant_id=handle.assistant_id or str(before["assistant_id"]),
+        payload={**payload, **_options_of(before), "multitask_strategy": "reject"},
+        metadata={**_metadata_of(before), tag: run_id},
+    )
+    started = await operations.start(
+        context,
+        request,
+        operation="answer",
+        thread_id=handle.thread_id,
+        deadline=deadline,
+        idempotency_key=f"{tag}:{run_id}",
+    )
+    return started.model_copy(update={"item_key": handle.item_key})
 
 
 def _tagged(rows: Sequence[Row], tag: str, run_id: Any) -> Row | None:
@@ -175,31 +226,6 @@ def _metadata_of(row: Row) -> dict[str, Any]:
         for name, value in given.items()
         if not name.startswith(TAG_PREFIX) and name not in _SERVERS_METADATA
     }
-
-
-async def left_open_after(
-    context: Context, result: RunResult, asked: Sequence[Question], deadline: Deadline
-) -> list[Question]:
-    """What a graph asks again, since it refused the answer: its questions that are still open.
-
-    The thread's row has lost them by then, so they come from what was asked.
-    """
-    threads = context.deployment.client.threads
-    thread_id = result.handle.thread_id
-    try:
-        state = await context.deployment.send(
-            lambda: threads.get_state(thread_id),
-            doing=f"read what thread {thread_id} waits for",
-            deadline=deadline,
-        )
-    except NotFoundError:
-        return []
-    waiting = set(open_interrupts(state))
-    return [
-        question.model_copy(update={"run_id": result.handle.run_id})
-        for question in asked
-        if question.interrupt_id in waiting
-    ]
 
 
 async def still_asks(deployment: Deployment, thread_ids: Sequence[str]) -> set[str] | None:

@@ -29,6 +29,8 @@ ELSEWHERE = "nobody: answered elsewhere"
 DEFAULT_TRIES = 3
 """So often the default reply answers a thread that asks in the same words, before it is given up."""
 
+ID_CHARACTERS = 8
+
 QuestionKey = tuple[str, str | None, int]
 """Run, interrupt, and which of its questions."""
 
@@ -75,6 +77,16 @@ class Form(Model):
     assistant: str | None = None
 
     @property
+    def id(self) -> str:
+        """What a person names it by."""
+        return self.name[-ID_CHARACTERS:]
+
+    @property
+    def name_field(self) -> str:
+        """The required field for who answers, which no other form has."""
+        return f"{NAME}_{self.id}"
+
+    @property
     def keyset_base(self) -> str:
         """Begins the keys under which Prefect keeps the form and its response."""
         return f"{'suspended' if self.suspends else 'paused'}-{self.name}"
@@ -87,7 +99,7 @@ class Form(Model):
     @property
     def model(self) -> type[RunInput]:
         """The form as Prefect takes it."""
-        return form_of(self.questions, self.page)
+        return form_of(self.questions, self.page, self.name_field)
 
     @property
     def fields(self) -> list[FormField]:
@@ -107,7 +119,7 @@ class Form(Model):
 
     def without_person(self, name: str) -> dict[str, str]:
         """Values that submit the form in a person's place."""
-        return left_open(self.questions, name)
+        return {**left_open(self.questions), self.name_field: name}
 
 
 def new_form_name() -> str:
@@ -182,7 +194,7 @@ class Submitted:
     @property
     def by_deadline(self) -> bool:
         """True when nobody answered until the deadline."""
-        return (self.values or {}).get(NAME) == self.form.by_deadline
+        return (self.values or {}).get(self.form.name_field) == self.form.by_deadline
 
 
 def answers_of(
@@ -221,7 +233,7 @@ def _reply(one: Submitted, number: int, question: Question, whole: Question) -> 
 
 
 def _name(one: Submitted) -> str:
-    return "default_reply" if one.by_deadline else str((one.values or {}).get(NAME, ""))
+    return "default_reply" if one.by_deadline else str((one.values or {}).get(one.form.name_field, ""))
 
 
 def still_to_ask(questions: Sequence[Question], answers: Answers) -> list[Question]:

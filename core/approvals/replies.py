@@ -7,6 +7,7 @@ questions, and what resumes a thread of the answers to all its interrupts.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ import orjson
 from referencing.exceptions import Unresolvable
 
 from prefect_langgraph.approvals.questions import PLAIN, flat_fields, validator_of
-from prefect_langgraph.models import Question
+from prefect_langgraph.models import Question, RunStatus
+from prefect_langgraph.results import RunResult
 from prefect_langgraph.texts import visible
 
 LEFT_OPEN: Any = object()
@@ -27,6 +29,8 @@ LEAVE = "leave open"
 _INBOX = {"approve": "accept", "edit": "edit", "reject": "ignore", "respond": "response"}
 
 _REASON_CHARACTERS = 300
+
+_VALIDATION_OF = re.compile(r"\d+ validation errors? for (?P<title>.+)")
 
 
 class WrongReply(ValueError):
@@ -105,6 +109,7 @@ def choices_of(values: Sequence[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for value in values:
         plain = isinstance(value, str) and value.strip() == visible(value) != "" and value != LEAVE
+        plain = plain and len(value.splitlines()) == 1
         text = value if plain else json.dumps(value)
         while text in found and found[text] != value:
             text = json.dumps(text)
@@ -197,7 +202,7 @@ def checked(question: Question, reply: Any) -> Any:
     if validator is None:
         return reply
     try:
-        found = next(validator.iter_errors(reply), None)
+        found = jsonschema.exceptions.best_match(validator.iter_errors(reply))
     except (Unresolvable, RecursionError):
         return reply  # a schema that leads nowhere, or to itself: the graph decides
     if found is not None:
@@ -206,10 +211,40 @@ def checked(question: Question, reply: Any) -> Any:
     return reply
 
 
+def refuses_answer(result: RunResult, asked: Sequence[Question]) -> bool:
+    """True of a run that failed since the schema of what it asked refused an answer.
+
+    LangGraph has kept no answer then, and asks again. After any other failure it has kept them: whoever
+    answers again would answer what comes next. The error is pydantic's for the schema, by its title.
+
+    Args:
+        result: What became of the run that was started with the answers.
+        asked: What was answered.
+    """
+    error = result.error
+    if result.status is not RunStatus.ERROR or error is None or error.error != "ValidationError":
+        return False
+    found = _VALIDATION_OF.match(error.message)
+    return found is not None and any(_is_schema_of(question, found["title"]) for question in asked)
+
+
+def _is_schema_of(question: Question, title: str) -> bool:
+    """True of the title that pydantic gives a schema: a class's name, or how it spells a type."""
+    if question.response_schema is None:
+        # Some servers do not tell it; langchain's own is known all the same.
+        return question.kind == "decision" and title.startswith("tagged-union[")
+    named = question.response_schema.get("title")
+    return title == named if named is not None else "[" in title or title.islower()
+
+
 def _refusal(error: jsonschema.ValidationError) -> str:
     """Why a schema refuses, in words of the schema: those of the error quote the answer."""
-    wanted = json.dumps(error.validator_value, ensure_ascii=False, default=str)
-    return f"does not fit {error.validator!s}: {wanted}"
+    wanted: Any = error.validator_value
+    if error.validator == "required" and isinstance(error.instance, Mapping):
+        missing = [name for name in wanted if name not in error.instance]
+        return f"lacks {', '.join(map(repr, missing))}"
+    said = json.dumps(wanted, ensure_ascii=False, default=str)
+    return f"does not fit {error.validator!s}: {said}"
 
 
 def _object_of(text: str) -> dict[str, Any]:

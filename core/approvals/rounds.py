@@ -36,7 +36,7 @@ from prefect_langgraph.approvals.record import (
     new_form_name,
     still_to_ask,
 )
-from prefect_langgraph.approvals.replies import WrongReply, default_for
+from prefect_langgraph.approvals.replies import WrongReply, default_for, refuses_answer
 from prefect_langgraph.canonical import digest
 from prefect_langgraph.errors import DeploymentError, LangGraphError
 from prefect_langgraph.logs import counted
@@ -56,6 +56,8 @@ _DEADLINE = "langgraph-ask-"
 
 _REASON_CHARACTERS = 500
 
+REFUSED_BEFORE = "The agent refused it: see the thread."
+
 _HIDDEN_REASON = "It does not fit what the agent asks: see the thread."
 
 PREFECT_TRIES = 30
@@ -63,6 +65,11 @@ PREFECT_TRIES = 30
 
 READ_SECONDS = 30.0
 """How long the deployment may take to tell what became of runs that had ended in time."""
+
+
+def _place_of(question: Question) -> tuple[str, str | None]:
+    """What a question that is asked again is known by, whichever run asks it."""
+    return question.thread_id, question.interrupt_id
 
 
 Asks = Mapping[int, tuple[RunResult, list[Question]]]
@@ -144,6 +151,7 @@ class Rounds:
         self._known = dict(known or {})
         self._out = Outcome(handles=list(handles), found=[None] * len(handles))
         self._asked: dict[str, list[Question]] = {}
+        self._refused: dict[tuple[str, str | None], str] = {}
         self._answered: dict[str, list[Answer]] = {}
         self._forms: list[Submitted] = []
         self._whole: dict[QuestionKey, Question] = {}
@@ -276,12 +284,16 @@ class Rounds:
             self._known.pop(place, None)
             pairs = [(question, given.reply) for question, given in replies]
             context = self._context(place)
-            newest, sent = await present.send(context, handle, pairs, NO_DEADLINE)
-            if sent:
+            sent = await present.send(context, handle, pairs, NO_DEADLINE)
+            newest = sent.handle
+            if sent.has_answers:
                 self._note(newest, replies, is_new=newest.origin != "adopted")
                 self._out.sent.append(newest)
                 asked = [self._whole.get(key_of(question), question) for question, _ in replies]
-                self._asked[newest.run_id] = asked
+                if sent.goes_on:
+                    self._refused |= dict.fromkeys(map(_place_of, asked), REFUSED_BEFORE)
+                else:
+                    self._asked[newest.run_id] = asked
             elif newest.run_id != handle.run_id:
                 self._logger.warning(
                     "%s was answered elsewhere: what was answered here is not sent", handle
@@ -418,15 +430,12 @@ class Rounds:
         handle, context = self._out.handles[place], self._context(place)
         if result.status is RunStatus.LOST and handle.run_id in self._answers.totals:
             self._logger.warning("%s was asked about, and its thread is gone", handle)
-        if result.status is RunStatus.ERROR and handle.run_id in self._asked:
-            asked = self._asked[handle.run_id]
-            try:
-                return await present.left_open_after(context, result, asked, NO_DEADLINE)
-            except DeploymentError as error:
-                self._logger.warning(
-                    "It cannot be read what %s waits for after its failure: %s", handle, error
-                )
-                return []  # what can be told of the run is its own error
+        asked = self._asked.pop(handle.run_id, [])
+        if refuses_answer(result, asked) and not self._had_default(asked, failed=True):
+            self._refused |= dict.fromkeys(map(_place_of, asked), self._reason_in(result))
+            self._logger.warning("%s refused an answer: it is asked again", handle)
+            self._out.handles[place] = await present.ask_again(context, handle, NO_DEADLINE)
+            return None
         if result.status is not RunStatus.INTERRUPTED:
             return []
         newest = await present.latest(context.deployment, handle, NO_DEADLINE)
@@ -436,15 +445,10 @@ class Rounds:
         return questions_of(result, self._policy.reader)
 
     def _give_up(self, asks: Asks, answers: Answers) -> None:
-        """Note what nobody answered; a run that failed on the default reply has its own error."""
-        for place, (result, questions) in asks.items():
-            missing = [self._shown(one) for one in still_to_ask(questions, answers)]
-            failed = result.status is RunStatus.ERROR
-            if failed and all(answers.had_default(one, failed=True) for one in missing):
-                self._out.found[place] = result
-            else:
-                self._out.unanswered.append(place)
-                self._out.open += missing
+        """Note what nobody answered."""
+        for place, (_, questions) in asks.items():
+            self._out.unanswered.append(place)
+            self._out.open += [self._shown(one) for one in still_to_ask(questions, answers)]
 
     # -- ask ---------------------------------------------------------------------------------------
 
@@ -498,7 +502,7 @@ class Rounds:
                 continue
             context = here
             for question in missing:
-                if reason := self._reason(result, question, answers):
+                if reason := self._reason(question, answers):
                     reasons[len(to_ask)] = reason
                 to_ask.append(question)
             totals[result.handle.run_id] = self._totals[result.handle.run_id]
@@ -534,11 +538,17 @@ class Rounds:
             own_choices=self._policy.reader is not None,
         )
 
-    def _reason(self, result: RunResult, question: Question, answers: Answers) -> str | None:
+    def _reason_in(self, result: RunResult) -> str:
+        """Why the graph refused an answer."""
+        error = result.error
+        if error is None:
+            return REFUSED_BEFORE
+        return (str(error) if self._policy.show_arguments else error.error)[:_REASON_CHARACTERS]
+
+    def _reason(self, question: Question, answers: Answers) -> str | None:
         """Why an earlier answer to the question did not do, or None."""
-        if result.status is RunStatus.ERROR and result.error is not None:
-            whole = str(result.error) if self._policy.show_arguments else result.error.error
-            return whole[:_REASON_CHARACTERS]
+        if (by_graph := self._refused.get(_place_of(question))) is not None:
+            return by_graph
         refused = answers.refused.get(key_of(question))
         # It may name what the agent allows, which is not to be kept.
         return refused if self._policy.show_arguments or refused is None else _HIDDEN_REASON
@@ -549,18 +559,21 @@ class Rounds:
             return {}
         found: dict[int, tuple[RunResult, list[Question]]] = {}
         for place, (result, questions) in asks.items():
-            missing = still_to_ask(questions, answers)
             fitting = [
                 question
-                for question in missing
+                for question in still_to_ask(questions, answers)
                 if self._default_fits(question)
                 and not answers.had_default(
-                    self._shown(question), failed=result.status is RunStatus.ERROR
+                    self._shown(question), failed=_place_of(question) in self._refused
                 )
             ]
             if fitting:
                 found[place] = (result, fitting)
         return found
+
+    def _had_default(self, questions: Sequence[Question], *, failed: bool) -> bool:
+        answers = self._answers
+        return any(answers.had_default(self._shown(one), failed=failed) for one in questions)
 
     def _default_fits(self, question: Question) -> bool:
         try:

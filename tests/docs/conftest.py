@@ -1,10 +1,11 @@
 """What documented code finds: a saved block `default`, the repository's root, its own environment.
 
-A flow run that asks a person is there as well, for a page that names one.
+A form that asks a person is there as well, for a page that names one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def reader(
     # As the tutorial exports it.
     monkeypatch.setenv("LANGGRAPH_API_URL", langgraph_server.url)
     before = dict(os.environ)
+    _delete_work_pools()
     try:
         yield
     finally:
@@ -47,14 +49,18 @@ def reader(
         with sync_sdk(langgraph_server.url) as client:
             for cron in client.crons.search(limit=1000):
                 client.crons.delete(cron["cron_id"])
-        with get_client(sync_client=True) as prefect:
-            for pool in prefect.read_work_pools():
-                prefect.delete_work_pool(pool.name)
+        _delete_work_pools()
+
+
+def _delete_work_pools() -> None:
+    with get_client(sync_client=True) as prefect:
+        for pool in prefect.read_work_pools():
+            prefect.delete_work_pool(pool.name)
 
 
 @pytest.fixture
-def asking_flow_run(langgraph_server: LangGraphServer, prefect_server: PrefectServer) -> Iterator[str]:
-    """The id of a flow run that asks, and goes on in a process of its own once it is answered."""
+def asking_form(langgraph_server: LangGraphServer, prefect_server: PrefectServer) -> Iterator[str]:
+    """The id of the form of a flow run that goes on in a process of its own once it is answered."""
     script = ROOT / "tests" / "browser" / "asking_run.py"
     with subprocess.Popen(
         [sys.executable, str(script), langgraph_server.url],
@@ -67,6 +73,13 @@ def asking_flow_run(langgraph_server: LangGraphServer, prefect_server: PrefectSe
             flow_run_id = process.stdout.readline().strip()
             row = f"{prefect_server.api_url}/flow_runs/{flow_run_id}"
             until(lambda: httpx.get(row).raise_for_status().json()["state_name"] == "Paused")
-            yield flow_run_id
+            listed = [
+                Path(sys.executable).with_name("prefect-langgraph"),
+                "approvals",
+                "list",
+                "--json",
+            ]
+            rows = json.loads(subprocess.run(listed, check=True, capture_output=True).stdout)
+            yield next(row["id"] for row in rows if row["flow_run_id"] == flow_run_id)
         finally:
             process.kill()

@@ -110,8 +110,8 @@ def test_code_of_a_page_runs_in_its_order(
             source[block.line - 1 : block.line - 1 + block.code.count("\n")] = block.code.splitlines()
     file.write_text("\n".join(source), encoding="utf-8")
     project = project_of(page, tmp_path / "project")
-    if "FLOW_RUN" in text:
-        addresses |= {"FLOW_RUN": request.getfixturevalue("asking_flow_run")}
+    if "FORM_ID" in text:
+        addresses |= {"FORM_ID": request.getfixturevalue("asking_form")}
     for block in ran:
         if block.language in SHELL:
             run_shell(block.code, folder=project, addresses=addresses, port=free_port())

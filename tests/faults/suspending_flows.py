@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from prefect import flow, suspend_flow_run, task
 
 from prefect_langgraph import (
     RunHandle,
+    aask_interrupts,
     ask_interrupts,
+    astart_runs,
     get_run,
     join_run,
     join_runs,
@@ -178,6 +181,15 @@ def asks_again_later(block: str, graph: str, work: dict[str, Any], thread_id: st
         run_on_thread(thread_id, graph, {"asks": 0}, credentials=block)
     second = ask_interrupts([handle], wait="process", credentials=block)
     return [len(first.answers), len(second.answers)]
+
+
+@with_finalizer(parameter="block", lease_seconds=2)
+@flow
+async def asks_side_by_side(block: str, graph: str, inputs: list[Any]) -> list[Any]:
+    """Ask about each run in a call of its own, at the same time."""
+    handles = await astart_runs(graph, inputs, credentials=block)
+    found = await asyncio.gather(*(aask_interrupts([one], wait="process") for one in handles))
+    return [result.values[0]["answers"] for result in found]
 
 
 @with_finalizer(parameter="block", lease_seconds=2)

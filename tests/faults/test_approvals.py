@@ -47,8 +47,6 @@ from prefect_langgraph.transport.loop import io_loop
 from proxy import Answer, Fault, Hold, LoseResponse, Proxy
 from support.waiting import PATIENCE, until
 
-NAME = {"answered_by": "Ada"}
-
 NEEDS_SCHEMA = pytest.mark.inmem_only(
     reason="that runtime does not tell the response_schema of an interrupt"
 )
@@ -74,6 +72,7 @@ class Asked:
             page = client.read_flow_run_input(run.id, keys["description"])
         self.fields: dict[str, Any] = json.loads(schema)["properties"]
         self.required: list[str] = json.loads(schema)["required"]
+        self.name_field = self.required[-1]
         self.page: str = json.loads(page)
 
     @staticmethod
@@ -102,9 +101,13 @@ class Asked:
             answer = client.resume_flow_run(self._row.id, run_input=values)
         return answer.status, str(getattr(answer.details, "reason", None))
 
+    def by(self, name: str) -> dict[str, str]:
+        """The value by which the form knows who answers."""
+        return {self.name_field: name}
+
     def answer(self, **values: Any) -> None:
         """Answer so that Prefect takes it."""
-        status, why = self.submit(**NAME, **values)
+        status, why = self.submit(**self.by("Ada"), **values)
         assert status is SetStateStatus.ACCEPT, why
 
 
@@ -150,7 +153,7 @@ def test_answer_given_in_prefect_reaches_the_agent_once_and_without_a_process(
     assert entry is not None
     assert (entry.action, entry.reason) == ("wait", "1 question for a person")
     form = Asked(run)
-    assert form.required == ["answered_by"]
+    assert form.required == [form.name_field]
     assert "`case` asks: `Question 0 of a?`" in form.page
     form.answer(q1_answer="yes")
     result = run.ends()
@@ -259,23 +262,77 @@ def test_wrong_and_empty_answers_are_asked_again_with_the_reason(start: Start, t
 
 
 @NEEDS_SCHEMA
-def test_what_the_graph_refuses_is_asked_again_with_its_reason(start: Start, tally: Tally) -> None:
-    """The schema of the tool's arguments cannot be told from the form: only the graph knows it."""
+def test_arguments_that_a_tool_does_not_take_are_asked_for_again_and_named(
+    start: Start, tally: Tally
+) -> None:
     run = asking(start, "per_call", refunds("o1", 5))
     Asked(run).answer(q1_decision="edit", q1_arguments=json.dumps({"order": "o1"}))
     run.suspends()
     form = Asked(run)
     assert "An earlier answer did not do" in form.page
+    assert "edited_action.args lacks 'amount'" in form.page
     form.answer(q1_decision="approve")
     assert run.ends()["statuses"] == ["success"]
     assert tally.executed == {"refund o1 5": 1}
+
+
+@NEEDS_SCHEMA
+def test_what_the_graph_refuses_is_asked_again_with_its_reason(start: Start, tally: Tally) -> None:
+    """What no JSON Schema can say: only the graph knows it."""
+    run = asking(start, "case", case("a", schema=True))
+    Asked(run).answer(q1_f1="yes", q1_f2="7", q1_f3="because")
+    run.suspends()
+    form = Asked(run)
+    assert "An earlier answer did not do" in form.page
+    assert "because is no reason" in form.page
+    form.answer(q1_f1="no", q1_f2="8", q1_f3="late")
+    result = run.ends()
+    assert result["values"][0]["answers"] == [{"ok": False, "amount": 8, "why": "late"}]
+    assert tally.executed == {"begin a": 1, "end a": 1}
+    assert tally.made == 4  # the first, the refused one, the one that asked again, and the last
+
+
+def test_failure_after_an_answer_asks_nobody_again(start: Start, tally: Tally) -> None:
+    """LangGraph has kept the answer: another one would answer what comes next, unseen."""
+    asked = [case("a", asks=0, in_turn=1, fail=True), case("b")]
+    run = asking(start, "case", *asked, on_failure="collect")
+    Asked(run).answer(q1_answer="yes", q2_answer="yes")
+    result = run.ends()
+    assert (result["statuses"], result["errors"]) == (["error", "success"], ["RuntimeError", None])
+    assert len(result["answers"]) == 2
+    assert tally.made == 4
+
+
+def test_form_that_is_open_still_does_not_answer_the_next(start: Start, tally: Tally) -> None:
+    run = asking(start, "case", case("a", asks=0, in_turn=2))
+    first, somebody_else = Asked(run), Asked(run)
+    first.answer(q1_answer="first")
+    run.suspends()
+    second = Asked(run)
+    status, _ = somebody_else.submit(q1_answer="first", **somebody_else.by("Bob"))
+    assert status is SetStateStatus.REJECT
+    assert run.state == "Suspended"
+    second.answer(q1_answer="second")
+    assert run.ends()["values"][0]["answers"] == ["first", "second"]
+    assert tally.made == 3
+
+
+def test_two_calls_ask_one_after_the_other(start: Start, tally: Tally) -> None:
+    run = start(flows.asks_side_by_side, graph="case", inputs=[case("a"), case("b")])
+    with run.executes() as running:
+        first = Asked(run)
+        first.answer(q1_answer="yes")
+        second = until(lambda: (found := Asked(run)).name_field != first.name_field and found)
+        second.answer(q1_answer="yes")
+        assert running.result() == [["yes"], ["yes"]]
+    assert tally.made == 4
 
 
 def test_two_people_in_the_same_second_answer_once(start: Start, tally: Tally) -> None:
     run = asking(start, "case", case("a"))
     form = Asked(run)
     with ThreadPoolExecutor(2) as pool:
-        said = [pool.submit(form.submit, q1_answer=word, answered_by=word) for word in ("yes", "no")]
+        said = [pool.submit(form.submit, q1_answer=word, **form.by(word)) for word in ("yes", "no")]
         statuses = [one.result()[0] for one in said]
     assert statuses.count(SetStateStatus.ACCEPT) == 1
     answers = run.ends()["answers"]
@@ -365,10 +422,10 @@ def test_answer_that_comes_after_one_from_elsewhere_is_not_sent(start: Start, ta
 
 def test_default_reply_answers_at_the_deadline_and_the_first_wins(start: Start, tally: Tally) -> None:
     run = asking(start, "case", case("a"), max_wait_seconds=8, default_reply="nobody came")
+    form = Asked(run)
     until(lambda: (entry := entry_of(one_pass(), run.id)) and entry.action == "resume")
-    with get_client(sync_client=True) as client:  # a person is too late
-        late = client.resume_flow_run(run.id, run_input={**NAME, "q1_answer": "yes"})
-    assert late.status is SetStateStatus.ABORT
+    status, _ = form.submit(q1_answer="yes", **form.by("Ada"))  # a person is too late
+    assert status is SetStateStatus.ABORT
     result = run.ends()
     assert result["values"][0]["answers"] == ["nobody came"]
     assert result["answers"] == [["Question 0 of a?", "nobody came", "default_reply"]]
@@ -449,7 +506,7 @@ def test_person_and_deadline_in_the_same_second_answer_once(start: Start, tally:
     assert form.deadline is not None
     until(lambda: datetime.now(UTC) > form.deadline)
     with ThreadPoolExecutor(2) as pool:
-        person = pool.submit(shown.submit, q1_answer="yes", **NAME)
+        person = pool.submit(shown.submit, q1_answer="yes", **shown.by("Ada"))
         resumer = pool.submit(one_pass)
         status, resumed = person.result()[0], entry_of(resumer.result(), run.id)
     by_resumer = resumed is not None and resumed.action == "resume"
@@ -463,7 +520,7 @@ def test_run_that_is_given_twice_is_asked_about_once(start: Start, tally: Tally)
     run = start(flows.asks_twice, graph="case", inputs=[case("a")])
     run.suspends()
     form = Asked(run)
-    assert list(form.fields) == ["q1_answer", "answered_by"]
+    assert list(form.fields) == ["q1_answer", form.name_field]
     form.answer(q1_answer="yes")
     assert [values["answers"] for values in run.ends()["values"]] == [["yes"], ["yes"]]
     assert tally.made == 2
@@ -568,22 +625,55 @@ def test_answered_in_a_terminal(start: Start, tally: Tally, capsys: pytest.Captu
         return int(ended.value.code or 0), said.out + said.err
 
     assert str(run.id) in call("list")[1]
-    assert json.loads(call("list", "--json")[1])[0]["questions"][0]["tool"] == "refund"
-    assert "q2_arguments" in call("show", str(run.id))[1]
-    answer = ("answer", str(run.id), "--by", "Ada")
-    status, said = call(*answer, "--set", "q9_decision=approve")
-    assert (status, "q1_decision" in said) == (2, True)
-    status, said = call(*answer, "--set", "q1_decision=respond")
-    assert (status, "needs a message" in said) == (2, True)
-    assert run.state == "Suspended"
-    status, said = call(*answer, "--decision", "aprove")
-    assert (status, "no question offers it" in said) == (2, True)
-    status, said = call(*answer, "--decision", "approve", "--set", "q2_decision=reject")
+    (listed,) = json.loads(call("list", "--json")[1])
+    assert listed["questions"][0]["tool"] == "refund"
+    form = listed["id"]
+    for name in (form, str(run.id), run.id.hex.upper(), run.row.name):
+        said = call("show", name)[1]
+        assert "q2_arguments" in said
+        assert f"approvals answer {form} --by" in said
+    status, said = call("answer", str(run.id), "--by", "Ada", "--decision", "approve")
+    assert (status, f"answer that: {form}" in said) == (2, True)
+    for values, reason in (
+        (["--set", "q9_decision=approve"], "q1_decision"),
+        (["--set", "q1_decision=respond"], "needs a message"),
+        (["--decision", "aprove"], "no question offers it"),
+        ([], "nothing of it answers a question"),
+        (["--set", "q1_message=no"], "without a decision"),
+        (["--set", "answered_by=Eve"], "give FIELD=VALUE"),
+    ):
+        status, said = call("answer", form, "--by", "Ada", *values)
+        assert (status, reason in said) == (2, True), said
+    assert (call("answer", form, "--by", " ", "--decision", "approve")[0], run.state) == (
+        2,
+        "Suspended",
+    )
+    answer = ("answer", form, "--by", "Ada", "--decision", "approve", "--set", "q2_decision=reject")
+    status, said = call(*answer)
     assert (status, "Answered" in said) == (0, True)
     assert run.ends()["statuses"] == ["success"]
     assert tally.executed == {"refund o1 1": 1}
     assert call("list")[1].startswith("0 waiting")
     assert call("show", str(run.id))[0] == 2
+    assert call(*answer)[0] == 2
+
+
+def test_name_that_two_flow_runs_have_names_no_form(
+    start: Start, tally: Tally, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [asking(start, "case", case(tag)) for tag in ("a", "b")]
+    with get_client(sync_client=True) as client:
+        for run in runs:
+            client.update_flow_run(run.id, name="twins")
+    with pytest.raises(SystemExit):
+        main(["approvals", "show", "twins"])
+    said = capsys.readouterr().err
+    forms = [form.id for run in runs for form in forms_of(run)]
+    assert "2 flow runs have the name twins" in said
+    assert all(form in said for form in forms)
+    for run in runs:
+        Asked(run).answer(q1_answer="yes")
+        assert run.ends()["statuses"] == ["success"]
 
 
 def test_process_killed_after_it_has_suspended_keeps_the_form(start: Start, tally: Tally) -> None:
@@ -705,19 +795,6 @@ def test_default_reply_that_the_graph_refuses_is_sent_no_more(
     assert (result["statuses"], result["errors"]) == ([status], [error])
     assert [answer[1] for answer in result["answers"]] == ["no"] * times
     assert tally.made == 1 + times
-
-
-def test_thread_that_cannot_be_read_after_an_answer_ends_its_own_run_only(
-    start: Start, tally: Tally
-) -> None:
-    run = asking(start, "stubborn", case("a", fail=True), case("b"), on_failure="collect")
-    threads = [question.thread_id for question in forms_of(run)[0].questions]
-    tally.proxy.on("GET", f"/threads/{threads[0]}/state$", Answer(400))
-    Asked(run).answer(q1_answer="no", q2_answer="yes")
-    result = run.ends()
-    assert result["statuses"] == ["error", "success"]
-    assert result["errors"] == ["ValueError", None]
-    assert tally.made == 4
 
 
 def test_answer_that_the_server_refuses_ends_its_own_run_only(start: Start, tally: Tally) -> None:

@@ -9,8 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from prefect_langgraph import InvalidRequestError, Question, RunHandle, RunResult, RunStatus
+from prefect_langgraph import (
+    InvalidRequestError,
+    Question,
+    RunHandle,
+    RunResult,
+    RunStatus,
+)
 from prefect_langgraph.approvals.form import (
     ANSWER,
     LEAVE,
@@ -22,16 +29,19 @@ from prefect_langgraph.approvals.form import (
 )
 from prefect_langgraph.approvals.page import abbreviated, fenced, page_of
 from prefect_langgraph.approvals.questions import questions_of
-from prefect_langgraph.approvals.record import Form, Submitted, answers_of
+from prefect_langgraph.approvals.record import Form, Submitted, answers_of, new_form_name
 from prefect_langgraph.approvals.replies import (
     LEFT_OPEN,
     WrongReply,
+    checked,
     decided,
     default_for,
+    refuses_answer,
     resume_of,
     typed,
 )
 from prefect_langgraph.models import AnswerKind
+from prefect_langgraph.results import RunFailure
 
 HANDLE = RunHandle(run_id="r", thread_id="t", assistant_id="agent", url="http://localhost:2024")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -164,7 +174,7 @@ def test_flat_schema_is_a_field_for_each_value_and_holds_the_answer() -> None:
         (("yes", "10", LEAVE, ""), "sum does not fit maximum: 9"),
         (("yes", "7.5", LEAVE, ""), "sum does not fit type"),
         (("yes", "NaN", LEAVE, ""), "'sum' is a number"),
-        (("yes", "", LEAVE, "because"), "required"),
+        (("yes", "", LEAVE, "because"), "it lacks 'sum'"),
     ]:
         with pytest.raises(WrongReply, match=why):
             reply(*texts)
@@ -220,13 +230,13 @@ def test_page_names_agent_tool_and_arguments_and_says_what_each_decision_does() 
 
 def test_form_has_flat_fields_no_single_choice_and_one_required_name() -> None:
     questions = [*asked(review("pay", "mail")), *asked(), *asked(interrupt("?"))]
-    schema = form_of(questions, "page").model_json_schema()
-    assert set(schema["required"]) >= {"answered_by"}
+    schema = form_of(questions, "page", "answered_by_1").model_json_schema()
+    assert set(schema["required"]) >= {"answered_by_1"}
     for place, field in enumerate(schema["properties"].values()):
         assert field["type"] == "string"
         assert field["position"] == place
         assert len(field.get("enum", ["a", "b"])) > 1
-    submitted = form_of(questions, "page")(**left_open(questions, "Ada"))
+    submitted = form_of(questions, "page", "answered_by_1")(**left_open(questions), answered_by_1="Ada")
     for number, question in enumerate(questions, start=1):
         assert reply_in(submitted.model_dump(), number, question) is LEFT_OPEN
 
@@ -257,17 +267,81 @@ def form(*questions: Question, minute: int = 0, **more: Any) -> Form:
     )
 
 
+def by(name: str, asks: Form, values: dict[str, str]) -> Submitted:
+    """A form that somebody submitted."""
+    return Submitted(asks, {**values, asks.name_field: name}, NOW)
+
+
+def test_no_two_forms_take_the_same_answer() -> None:
+    questions = asked(review("pay"))
+    one, other = (Form(**{**form(*questions).__dict__, "name": new_form_name()}) for _ in range(2))
+    values = {"q1_decision": "approve", one.name_field: "Ada"}
+    assert one.model(**values)
+    with pytest.raises(ValidationError):
+        other.model(**values)
+
+
+UNION = "tagged-union[ApproveDecision,function-wrap[_as_sent()]]"
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind", "error", "of", "refused"),
+    [
+        ({"title": "Payment"}, "value", "ValidationError", "Payment", True),
+        ({"title": "Payment"}, "value", "ValidationError", "Invoice", False),
+        ({"title": "Payment"}, "value", "ValueError", "Payment", False),
+        ({"oneOf": []}, "decision", "ValidationError", UNION, True),
+        ({"type": "integer"}, "value", "ValidationError", "int", True),
+        ({"type": "integer"}, "value", "ValidationError", "Payment", False),
+        (None, "decision", "ValidationError", UNION, True),
+        (None, "value", "ValidationError", "list[int]", False),
+        (None, "value", "ValidationError", "Payment", False),
+    ],
+)
+def test_only_what_the_schema_of_a_question_refuses_is_asked_again(
+    schema: dict[str, Any] | None, kind: str, error: str, of: str, refused: bool
+) -> None:
+    question = free(schema).model_copy(update={"kind": kind})
+    failure = RunFailure(error=error, message=f"2 validation errors for {of}\na\n  Field required")
+    ended = RunResult(handle=HANDLE, status=RunStatus.ERROR, error=failure)
+    assert refuses_answer(ended, [question]) == refused
+    assert not refuses_answer(ended.model_copy(update={"status": RunStatus.INTERRUPTED}), [question])
+    assert not refuses_answer(ended, [])
+
+
+def test_reason_names_what_an_answer_lacks() -> None:
+    call = {
+        "properties": {"name": {"const": "pay"}, "args": {"$ref": "#/$defs/pay"}},
+        "required": ["args"],
+    }
+    edit = {
+        "properties": {"type": {"const": "edit"}, "edited_action": call},
+        "required": ["edited_action"],
+    }
+    approve = {"properties": {"type": {"const": "approve"}}, "required": ["type"]}
+    pay = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum", "to"]}
+    question = free({"oneOf": [approve, edit], "$defs": {"pay": pay}})
+    for args, reason in (
+        ({"sum": 1}, "args lacks 'to'"),
+        ({"sum": "a", "to": 1}, "args.sum does not fit"),
+    ):
+        reply = {"type": "edit", "edited_action": {"name": "pay", "args": args}}
+        with pytest.raises(WrongReply, match=reason):
+            checked(question, reply)
+
+
 def test_first_usable_answer_counts_and_a_run_is_answered_when_all_are() -> None:
     first, second = asked(review("pay", "mail"))
-    wrong = {"answered_by": "Ada", "q1_decision": "respond", "q2_decision": "approve"}
-    found = answers_of([Submitted(form(first, second), wrong, NOW)])
+    wrong = {"q1_decision": "respond", "q2_decision": "approve"}
+    both = form(first, second)
+    found = answers_of([by("Ada", both, wrong)])
     assert "needs a message" in str(found.refused)
     assert found.to_run("r") is None
     again = form(first, minute=1).model_copy(update={"totals": {"r": 2}})
-    later = Submitted(again, {"answered_by": "Bob", "q1_decision": "reject"}, NOW)
+    later = by("Bob", again, {"q1_decision": "reject"})
     third = form(first, minute=2).model_copy(update={"totals": {"r": 2}})
-    late = Submitted(third, {"answered_by": "Cy", "q1_decision": "approve"}, NOW)
-    found = answers_of([late, Submitted(form(first, second), wrong, NOW), later])
+    late = by("Cy", third, {"q1_decision": "approve"})
+    found = answers_of([late, by("Ada", both, wrong), later])
     assert [(given.reply["type"], given.answered_by) for _, given in found.to_run("r") or []] == [
         ("approve", "Ada"),
         ("reject", "Bob"),
@@ -314,7 +388,7 @@ def test_odd_schema_is_asked_about_all_the_same(value: Any, schema: dict[str, An
     """One agent's schema must not end the call, which asks for others too."""
     (question,) = asked(interrupt(value, response_schema=schema))
     names = [field.name for field in fields_of(1, question)]
-    form_of([question], "page")
+    form_of([question], "page", "answered_by_1")
     decision = question.allowed[0] if question.allowed else ""
     submitted = {name: decision if name == "q1_decision" else "" for name in names}
     with suppress(WrongReply):  # a schema may refuse: that is said in the next form
@@ -447,10 +521,10 @@ def test_what_an_agent_proposes_is_nobodys_answer_until_somebody_says_so() -> No
     fields = {field.name: field for field in fields_of(1, question)}
     assert fields["q1_decision"].choices == (ANSWER, LEAVE)
     assert [field.default for field in fields.values()] == ["", "3", "no", "USD"]
-    required = form_of([question], "page").model_json_schema()["required"]
-    assert required == ["q1_decision", "answered_by"]
+    required = form_of([question], "page", "answered_by_1").model_json_schema()["required"]
+    assert required == ["q1_decision", "answered_by_1"]
     assert reply_in({"answered_by": "Ada"}, 1, question) is LEFT_OPEN
-    assert reply_in(left_open([question], "nobody"), 1, question) is LEFT_OPEN
+    assert reply_in(left_open([question]), 1, question) is LEFT_OPEN
     assert reply_in({"q1_decision": LEAVE, "q1_f1": "4"}, 1, question) is LEFT_OPEN
     proposed = {"sum": 3, "ok": False, "currency": "USD"}
     assert reply_in({"q1_decision": ANSWER}, 1, question) == proposed
@@ -540,7 +614,9 @@ def test_nothing_that_an_agent_says_of_the_answer_is_kept_where_it_is_hidden() -
     for one in (schema, {"enum": [secret]}, {"const": secret}, {"type": "string", "pattern": secret}):
         kept = shown(free(one, {"message": secret}), show_arguments=False)
         page = page_of([kept], url=HANDLE.url, hidden=True)
-        assert "4711" not in kept.model_dump_json() + page + str(form_of([kept], page).__dict__)
+        assert "4711" not in kept.model_dump_json() + page + str(
+            form_of([kept], page, "answered_by_1").__dict__
+        )
     whole = free(schema)
     kept = shown(whole, show_arguments=False)
     given = {"q1_f1": "5000", "q1_f2": "other"}
@@ -561,7 +637,7 @@ def test_question_of_which_no_decision_is_left_says_where_it_is_answered() -> No
     assert (kept.allowed, fields_of(1, kept)) == ((), [])
     assert reply_in({"answered_by": "Ada"}, 1, kept) is LEFT_OPEN
     assert "answer it on the thread" in page_of([kept], url=HANDLE.url)
-    assert form_of([kept], "page").model_json_schema()["required"] == ["answered_by"]
+    assert form_of([kept], "page", "answered_by_1").model_json_schema()["required"] == ["answered_by_1"]
 
 
 @pytest.mark.parametrize(
@@ -653,7 +729,7 @@ def test_name_that_somebody_types_is_no_deadline() -> None:
     (question,) = asked(review("pay"))
     asks = form(question, has_default=True, default={"type": "approve"})
     for name in ("nobody until the deadline", "nobody until the deadline of langgraph-form-1"):
-        left = Submitted(asks, {"answered_by": name, "q1_decision": LEAVE}, NOW)
+        left = by(name, asks, {"q1_decision": LEAVE})
         assert not answers_of([left]).given
 
 

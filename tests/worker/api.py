@@ -32,6 +32,12 @@ class Api:
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
+    def form_of(self, flow_run: Row) -> Row:
+        """The JSON Schema of the form that a flow run waits for."""
+        keys = flow_run["state"]["state_details"]["run_input_keyset"]
+        row: Row = self.ask("GET", f"/flow_runs/{flow_run['id']}/input/{keys['schema']}")
+        return row
+
     def block_type(self, slug: str) -> Row:
         row: Row = self.ask("GET", f"/block_types/slug/{slug}")
         return row
@@ -95,3 +101,9 @@ class Api:
         wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}}
         rows: list[Row] = self.ask("POST", "/artifacts/filter", wanted)
         return rows
+
+
+def name_field(api: Api, flow_run: Row) -> str:
+    """The field for who answers, whose name is its form's own."""
+    (name,) = [name for name in api.form_of(flow_run)["required"] if name.startswith("answered_by_")]
+    return name

@@ -17,7 +17,7 @@ from prefect_langgraph.testing import LangGraphServer, PrefectServer, run_prefec
 from support.leftovers import active_runs, left_by
 from support.postgresql import TESTS, Postgres, run_postgres
 from support.waiting import PATIENCE
-from worker.api import Api
+from worker.api import Api, name_field
 from worker.on_postgresql import INPUTS
 
 BLOCK = "on-postgresql"
@@ -105,16 +105,16 @@ def test_person_answers_on_postgresql(
     api = Api(prefect_on_postgres.api_url)
     flow_run_id = step("begin", "asks", BLOCK)
     assert step("execute", flow_run_id) == "suspended"
-    details = api.flow_run(flow_run_id)["state"]["state_details"]
-    schema = api.ask("GET", f"/flow_runs/{flow_run_id}/input/{details['run_input_keyset']['schema']}")
+    row = api.flow_run(flow_run_id)
+    schema = api.form_of(row)
     fields = sorted(schema["properties"].items(), key=lambda field: int(field[1]["position"]))
     assert [name for name, _ in fields] == [
         "q1_decision",
         "q1_arguments",
         "q1_message",
-        "answered_by",
+        name_field(api, row),
     ]
-    form = {"q1_decision": "reject", "q1_message": "no", "answered_by": "Ada"}
+    form = {"q1_decision": "reject", "q1_message": "no", name_field(api, row): "Ada"}
     answer = api.ask("POST", f"/flow_runs/{flow_run_id}/resume", {"run_input": form})
     assert answer["status"] == "ACCEPT"
     assert step("execute", flow_run_id) == ["not refunded: no"]

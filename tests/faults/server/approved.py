@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send, interrupt
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
 
@@ -89,6 +89,13 @@ class Payment(BaseModel):
     ok: bool
     amount: int = Field(ge=1, le=100)
     why: str = ""
+
+    @field_validator("why")
+    @classmethod
+    def says_why(cls, why: str) -> str:
+        if why == "because":
+            raise ValueError("because is no reason")
+        return why
 
 
 def spread(state: Case) -> list[Send] | str:
