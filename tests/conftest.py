@@ -90,12 +90,31 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "inmem_only(reason): not on the Postgres runtime, and why")
 
 
-# Folders whose few tests take long: begun first, or one process would be alone with them at the end.
-_LONG = ("worker", "secrets", "browser", "runners", "faults")
+# What takes long is begun first, or one process would be alone with it at the end: the longest files, then
+# folders with few tests that take long.
+_LONGEST = (
+    "faults/test_approvals.py",
+    "docs/test_markdown.py",
+    "faults/test_suspension.py",
+    "worker/test_postgresql.py",
+    "secrets/test_no_secret_leaks.py",
+    "faults/test_gateway.py",
+    "docs/test_gallery.py",
+    "worker/test_deployments.py",
+)
+_LONG = ("worker", "browser", "runners", "faults")
+
+
+def _begin(item: pytest.Item) -> tuple[int, bool]:
+    """Sorts tests by when their file is begun."""
+    folder, name = item.path.parent.name, item.path.name
+    file = f"{folder}/{name}"
+    place = _LONGEST.index(file) if file in _LONGEST else len(_LONGEST)
+    return place, folder not in _LONG
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.parent.name not in _LONG)
+    items.sort(key=_begin)
     if config.getoption("--runtime") == INMEM:
         return
     elsewhere = [item for item in items if item.get_closest_marker("inmem_only")]

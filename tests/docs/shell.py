@@ -71,6 +71,11 @@ PARTLY = (
         f"{THIS} {{all}}",
     ),
     Partly(
+        r"python (?P<file>examples/gallery/\w+\.py)",
+        "takes half a minute: test_gallery runs each, and reads what it says",
+        "test -f {file}",
+    ),
+    Partly(
         r"make (?P<all>.*)",
         "takes minutes, and tests run in it: make says what it would do",
         f"make --dry-run -C {shlex.quote(str(ROOT))} {{all}} >/dev/null",
