@@ -90,27 +90,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "inmem_only(reason): not on the Postgres runtime, and why")
 
 
-# What takes long is begun first, or one process would be alone with it at the end: the longest files, then
-# folders with few tests that take long.
-_LONGEST = (
+# What takes long is begun first, or one process would be alone with it at the end. What a page of the
+# documentation leaves behind is taken away with all work pools, so pages come after workers.
+_BEGUN = (
     "faults/test_approvals.py",
-    "docs/test_markdown.py",
     "faults/test_suspension.py",
     "worker/test_postgresql.py",
-    "secrets/test_no_secret_leaks.py",
+    "worker",
+    "docs/test_markdown.py",
+    "secrets",
     "faults/test_gateway.py",
-    "docs/test_gallery.py",
-    "worker/test_deployments.py",
+    "docs",
+    "browser",
+    "runners",
+    "faults",
 )
-_LONG = ("worker", "browser", "runners", "faults")
 
 
-def _begin(item: pytest.Item) -> tuple[int, bool]:
-    """Sorts tests by when their file is begun."""
-    folder, name = item.path.parent.name, item.path.name
-    file = f"{folder}/{name}"
-    place = _LONGEST.index(file) if file in _LONGEST else len(_LONGEST)
-    return place, folder not in _LONG
+def _begin(item: pytest.Item) -> int:
+    """The place at which the file of a test is begun."""
+    names = (f"{item.path.parent.name}/{item.path.name}", item.path.parent.name)
+    return next((place for place, name in enumerate(_BEGUN) if name in names), len(_BEGUN))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -83,9 +83,10 @@ def deployment(pool: str, langgraph_server: LangGraphServer) -> str:
     return "tests"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_worker(pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A worker, which a test may have killed."""
+    """A worker, which a test may have killed. It ends with its file: it would make its pool anew, and
+    take flow runs that others execute."""
     worker = Worker(tmp_path_factory.mktemp("worker"))
     yield worker
     worker.close()

@@ -67,9 +67,7 @@ def job(flow_run_id: UUID) -> Iterator[subprocess.Popen[bytes]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_worker_of_the_image_is_healthy_and_ends_when_it_is_told(
-    prefect_api: Api, tmp_path: Path
-) -> None:
+def test_worker_of_the_image_is_healthy_and_ends_when_it_is_told(pool: str, tmp_path: Path) -> None:
     image = Image(tmp_path)
     try:
         image.start()
@@ -79,7 +77,6 @@ def test_worker_of_the_image_is_healthy_and_ends_when_it_is_told(
         assert "stopped!" in image.log_tail()
     finally:
         image.close()
-        prefect_api.ask("DELETE", "/work_pools/default")
 
 
 def test_flow_run_whose_container_has_to_end_cancels_its_runs_and_is_scheduled_again(
