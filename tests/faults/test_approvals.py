@@ -303,6 +303,18 @@ def test_failure_after_an_answer_asks_nobody_again(start: Start, tally: Tally) -
     assert tally.made == 4
 
 
+@pytest.mark.parametrize("graph", ["batched", "per_call"])
+def test_tool_that_fails_after_it_was_approved_asks_nobody_again(
+    start: Start, tally: Tally, graph: str
+) -> None:
+    run = asking(start, graph, refunds("unknown", 5), on_failure="collect")
+    Asked(run).answer(q1_decision="approve")
+    result = run.ends()
+    assert (result["statuses"], result["errors"]) == (["error"], ["LookupError"])
+    assert tally.executed == {"refund unknown 5": 1}
+    assert tally.made == 2
+
+
 def test_form_that_is_open_still_does_not_answer_the_next(start: Start, tally: Tally) -> None:
     run = asking(start, "case", case("a", asks=0, in_turn=2))
     first, somebody_else = Asked(run), Asked(run)

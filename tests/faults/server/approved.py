@@ -58,6 +58,8 @@ class Planner(BaseChatModel):
 def refund(order: str, amount: int) -> str:
     """Refund an order."""
     note(f"refund {order} {amount}")
+    if order == "unknown":
+        raise LookupError(order)
     return f"refunded {amount} of {order}"
 
 
