@@ -1,6 +1,6 @@
 """Run a program that never ends until it says that it is at work: `stay.py WORDS PROGRAM ...`.
 
-Then it is stopped as a service manager stops it, by SIGTERM, and has to end.
+Then it is stopped as a service manager stops it, by SIGTERM, and is killed where it goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.waiting import PATIENCE
+
+GRACE_SECONDS = 20
 
 
 def main(words: str, command: list[str]) -> int:
@@ -35,6 +37,10 @@ def main(words: str, command: list[str]) -> int:
         else:
             print(f"ended without saying {words!r}:\n{said}", file=sys.stderr)  # noqa: T201
             return 1
+        watchdog.cancel()
+        # Once in a while Prefect's worker goes on all the same.
+        watchdog = threading.Timer(GRACE_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+        watchdog.start()
         os.killpg(process.pid, signal.SIGTERM)
         # Its last lines must not fill the pipe.
         rest = process.stdout.read()

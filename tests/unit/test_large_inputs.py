@@ -17,20 +17,23 @@ LARGE = {"words": [f"word {number}" for number in range(300_000)], "none": None}
 
 
 async def _longest_pause(call: Any) -> float:
-    """Seconds for which a call kept its loop from doing anything else, at the most."""
+    """Seconds of CPU that a call took of its loop's OS thread at once, at the most.
+
+    Not of the clock: on a busy machine that goes on while nothing is done.
+    """
     longest, task = 0.0, asyncio.ensure_future(call)
     while not task.done():
-        began = time.monotonic()
+        began = time.thread_time()
         await asyncio.sleep(0)
-        longest = max(longest, time.monotonic() - began)
+        longest = max(longest, time.thread_time() - began)
     await task
     return longest
 
 
 def test_check_of_a_large_input_leaves_the_loop_to_others() -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     plain(LARGE)
-    alone = time.monotonic() - began
+    alone = time.thread_time() - began
     call = request_of("agent", LARGE, metadata=None, headers=None, options={})
     assert asyncio.run(_longest_pause(call)) < alone / 2
 
