@@ -292,6 +292,39 @@ def test_what_the_graph_refuses_is_asked_again_with_its_reason(start: Start, tal
     assert tally.made == 4  # the first, the refused one, the one that asked again, and the last
 
 
+@NEEDS_SCHEMA
+def test_what_the_graph_refuses_of_several_answers_is_asked_again_and_twice(
+    start: Start, tally: Tally
+) -> None:
+    run = asking(start, "case", case("a", asks=2, schema=True))
+    refused = {"q1_f1": "yes", "q1_f2": "1", "q1_f3": "because"}
+    other = {"q2_f1": "yes", "q2_f2": "2"}
+    Asked(run).answer(**refused, **other)
+    for again in (refused, {"q1_f1": "yes", "q1_f2": "3"}):
+        run.suspends()
+        form = Asked(run)
+        assert "because is no reason" in form.page
+        # Of what ran beside it LangGraph keeps what had ended by then.
+        form.answer(**again, **(other if "q2_f1" in form.fields else {}))
+    answers = run.ends()["values"][0]["answers"]
+    assert sorted(answer["amount"] for answer in answers) == [2, 3]
+    assert tally.executed == {"begin a": 1, "end a": 1}
+    tally.nothing_left()
+
+
+@NEEDS_SCHEMA
+def test_default_reply_that_the_schema_refuses_in_the_graph_is_the_runs_error(
+    start: Start, tally: Tally
+) -> None:
+    default = {"ok": True, "amount": 5, "why": "because"}
+    options = {"max_wait_seconds": 20, "default_reply": default, "on_failure": "collect"}
+    given = {"wait": "process", **options}
+    run = start(flows.asks, graph="case", inputs=[case("a", schema=True)], options=given)
+    result = run.ends()
+    assert (result["statuses"], result["errors"]) == (["error"], ["ValidationError"])
+    assert tally.made == 2
+
+
 def test_failure_after_an_answer_asks_nobody_again(start: Start, tally: Tally) -> None:
     """LangGraph has kept the answer: another one would answer what comes next, unseen."""
     asked = [case("a", asks=0, in_turn=1, fail=True), case("b")]
