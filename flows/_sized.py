@@ -8,7 +8,7 @@ would be in the error, and in whatever log that reaches.
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from prefect import Flow
@@ -51,6 +51,9 @@ def _check_size(flow: Flow[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
         given = inspect.signature(flow.fn).bind(*args, **kwargs).arguments
     except TypeError:
         return  # for Prefect to refuse
+    if isinstance(given.get("inputs"), Iterator):
+        # It can be read once only, and the flow would find it empty: a success without a run.
+        raise InvalidRequestError("inputs: give a list with one input, or one RunItem, per run.")
     if limit <= 0 or not given.get("inputs"):
         return
     # As Prefect's server measures them.
