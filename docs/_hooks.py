@@ -1,7 +1,7 @@
 """What mkdocs needs to know about this repository.
 
 - The package's folders lie at the top, and only the build makes one package of them. So they are put
-  together in build/reference, where mkdocstrings reads the docstrings. Nothing is imported.
+  together in a folder of this build, where mkdocstrings reads the docstrings. Nothing is imported.
 - Pages link to tests and other files beside docs/, which works on GitHub. In the site such a file is a
   page of its own that shows it.
 """
@@ -11,26 +11,31 @@ from __future__ import annotations
 import posixpath
 import re
 import shutil
+import tempfile
 from pathlib import Path
-from typing import Literal
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "build" / "reference" / "prefect_langgraph"
+FOLDER = tempfile.TemporaryDirectory(prefix="prefect-langgraph-reference-")
+PACKAGE = Path(FOLDER.name) / "prefect_langgraph"
 LAYERS = ("core", "blocks", "tasks", "flows")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".md": "markdown"}
 LINK = re.compile(r"(?<=\]\()(\.\./[^)\s#]+)")
 
 
-def on_startup(command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
-    """Put the package together before mkdocstrings looks for it."""
+@event_priority(100)  # before mkdocstrings looks for it
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the package together, and show mkdocstrings where."""
     shutil.rmtree(PACKAGE, ignore_errors=True)
     for layer in LAYERS:
         target = PACKAGE if layer == "core" else PACKAGE / layer
         shutil.copytree(ROOT / layer, target, ignore=shutil.ignore_patterns("__pycache__"))
+    config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [FOLDER.name]
+    return config
 
 
 def beside_docs(page: str, target: str) -> str | None:
