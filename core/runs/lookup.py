@@ -163,7 +163,8 @@ class Lookup:
     async def newest_runs(self, thread_id: str, deadline: Deadline, *, once: bool = False) -> list[Row]:
         """A thread's newest runs, each with `run_id` and `status`; empty when the thread has none.
 
-        Empty also when the server refuses the question: then the run's own row decides.
+        Raises:
+            InvalidRequestError: The server refuses the question, so what is there is not known.
         """
         runs = self._deployment.client.runs
 
@@ -177,10 +178,10 @@ class Lookup:
             return []
         except InvalidRequestError:
             if fields is None:
-                return []
+                raise
             try:
                 found = await self._send(lambda: ask(None), deadline, once=once)
-            except (InvalidRequestError, NotFoundError):
+            except NotFoundError:
                 return []
             self._run_fields = None
         return [run for run in found if _is_text(run, "run_id", "status")]

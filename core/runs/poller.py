@@ -33,7 +33,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from prefect_langgraph.errors import DeploymentError, RateLimitedError, UnreachableError
+from prefect_langgraph.errors import (
+    DeploymentError,
+    InvalidRequestError,
+    RateLimitedError,
+    UnreachableError,
+)
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
@@ -617,10 +622,12 @@ class Poller:
         newest: list[Row] = []
 
         async def ask_for_list(_: Sequence[_Wait]) -> None:
-            found = await self._lookup.newest_runs(
-                waits[0].thread_id, self._bound(waits, limit), once=True
-            )
-            newest.extend(found)
+            with contextlib.suppress(InvalidRequestError):  # then the run's own row decides
+                newest.extend(
+                    await self._lookup.newest_runs(
+                        waits[0].thread_id, self._bound(waits, limit), once=True
+                    )
+                )
 
         async def ask_for_run(one: Sequence[_Wait]) -> None:
             await self._ask_for_outcome(one[0], newest, self._bound(one, limit))
