@@ -16,6 +16,9 @@ LONGEST = timedelta(days=3653)
 """The longest time that is accepted: a longer one is a mistake, or means "for ever"."""
 
 
+ONE_PER_RUN = "inputs: give a list with one input, or one RunItem, per run."
+
+
 def check_positive(name: str, value: float | None) -> None:
     """Reject a limit that is not a number greater than zero. None: no limit."""
     if value is None:

@@ -164,9 +164,10 @@ def _values_of(form: Form, given: Sequence[str], decision: str | None) -> dict[s
         if not offering:
             raise InvalidRequestError(f"--decision {decision}: no question offers it; see `show`.")
         values |= dict.fromkeys(offering, decision)
-    set_ = dict(one.partition("=")[::2] for one in given if "=" in one)
-    for name in [one.partition("=")[0] for one in given]:
-        if name not in set_ or name not in values:
+    set_: dict[str, str] = {}
+    for one in given:
+        name, equals, set_[name] = one.partition("=")
+        if not equals or name not in values:
             known = ", ".join(values)
             raise InvalidRequestError(f"--set {name}: give FIELD=VALUE, with one of {known}.")
     values |= set_

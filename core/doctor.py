@@ -481,17 +481,16 @@ def _are_assistants(found: object) -> bool:
 async def check_prefect() -> Check:
     """Whether Prefect can be asked, by a question of its own kind."""
     if not PREFECT_API_URL.value():
-        if not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
-            return Check(
-                name="prefect",
-                status="fail",
-                message="PREFECT_API_URL is not set, and no temporary Prefect may be started here",
-                advice="prefect config set PREFECT_API_URL=... to the Prefect whose flows use this.",
-            )
+        temporary = PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value()
+        then = (
+            "so each process starts a temporary Prefect"
+            if temporary
+            else "and no temporary Prefect may be started here"
+        )
         return Check(
             name="prefect",
-            status="warn",
-            message="PREFECT_API_URL is not set, so each process starts a temporary Prefect",
+            status="warn" if temporary else "fail",
+            message=f"PREFECT_API_URL is not set, {then}",
             advice="prefect config set PREFECT_API_URL=... to the Prefect whose flows use this.",
         )
     where = f"Prefect at {prefect_address()}"

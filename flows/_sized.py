@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from prefect import Flow
 from prefect.settings import get_current_settings
 
+from prefect_langgraph.arguments import ONE_PER_RUN
 from prefect_langgraph.errors import InvalidRequestError
 
 P = ParamSpec("P")
@@ -53,7 +54,7 @@ def _check_size(flow: Flow[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
         return  # for Prefect to refuse
     if isinstance(given.get("inputs"), Iterator):
         # It can be read once only, and the flow would find it empty: a success without a run.
-        raise InvalidRequestError("inputs: give a list with one input, or one RunItem, per run.")
+        raise InvalidRequestError(ONE_PER_RUN)
     if limit <= 0 or not given.get("inputs"):
         return
     # As Prefect's server measures them.

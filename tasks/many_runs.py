@@ -11,7 +11,7 @@ from uuid import UUID
 
 from langgraph_sdk.schema import All, Config, Durability
 
-from prefect_langgraph.arguments import check_choice, check_count
+from prefect_langgraph.arguments import ONE_PER_RUN, check_choice, check_count
 from prefect_langgraph.blocks.credentials import Credentials
 from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.errors import InvalidRequestError
@@ -74,7 +74,7 @@ def requests_of(
 ) -> list[RunRequest]:
     """A checked request for each input."""
     if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence):
-        raise InvalidRequestError("inputs: give a list with one input, or one RunItem, per run.")
+        raise InvalidRequestError(ONE_PER_RUN)
     requests: list[RunRequest] = []
     for index, given in enumerate(inputs):
         item = given if isinstance(given, RunItem) else RunItem.model_construct(input=given)

@@ -18,7 +18,6 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import Abort, CancelledRun, Pause, PrefectException
 from prefect.flow_runs import asuspend_flow_run
 from prefect.states import Cancelled, Paused, Scheduled
@@ -39,6 +38,7 @@ from prefect_langgraph.suspension.resumer import ASK_SECONDS, NO_DEPLOYMENT, Con
 from prefect_langgraph.suspension.suspended import (
     asks_a_person,
     fail,
+    refusal,
     suspended_flow_runs,
     without_deployment,
 )
@@ -46,8 +46,6 @@ from prefect_langgraph.suspension.verdict import Verdict
 from prefect_langgraph.suspension.wait import TRY_AGAIN_SECONDS, mark
 from prefect_langgraph.transport.deployment import Deployment
 from prefect_langgraph.transport.paging import each
-
-ACCEPT = SetStateStatus.ACCEPT
 
 SHOWN_SECONDS = 15.0
 """How long after its suspension a process may need to show its form itself."""
@@ -98,16 +96,7 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
     flow_run_id = UUID(owner.flow_run_id)
     async with get_client() as client:
         await storage.save(client, flow_run_id, form)
-        state: State[Any] = Paused(
-            pause_key=form.name, state_details={"run_input_keyset": storage.keyset_of(form)}
-        )
-        while (answer := await client.set_flow_run_state(flow_run_id, state)).status is not ACCEPT:
-            row = await client.read_flow_run(flow_run_id)
-            await end_if_cancelled(client, row)
-            if row.state is None or not row.state.is_paused():
-                why = getattr(answer.details, "reason", None) or answer.status
-                raise LangGraphError(f"The flow run cannot ask a person: Prefect says {why}")
-            await asyncio.sleep(TRY_AGAIN_SECONDS)  # another call of the flow run asks
+        await _pause(client, flow_run_id, form)
         attempts = (await client.read_flow_run(flow_run_id)).run_count
         await storage.show(client, flow_run_id, form)
         logger.info("The flow run is paused for a form: Resume it in Prefect's UI")
@@ -128,6 +117,24 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
                         await client.resume_flow_run(flow_run_id, form.without_person(ELSEWHERE))
             except (httpx.HTTPError, PrefectException, LangGraphError) as error:
                 logger.info("Could not look whether the form was answered (%s)", type(error).__name__)
+
+
+async def _pause(client: PrefectClient, flow_run_id: UUID, form: Form) -> None:
+    """Pause the flow run for the form, once no other call of the flow run asks."""
+    state: State[Any] = Paused(
+        pause_key=form.name, state_details={"run_input_keyset": storage.keyset_of(form)}
+    )
+    tried_again = False
+    while why := refusal(await client.set_flow_run_state(flow_run_id, state)):
+        row = await client.read_flow_run(flow_run_id)
+        await end_if_cancelled(client, row)
+        if row.state is not None and row.state.is_paused():
+            tried_again = False
+            await asyncio.sleep(TRY_AGAIN_SECONDS)
+        elif tried_again:
+            raise LangGraphError(f"The flow run cannot ask a person: Prefect says {why}")
+        else:
+            tried_again = True  # the other form may have been answered since
 
 
 def _asks(row: FlowRun, form: Form) -> bool:
@@ -287,9 +294,9 @@ class Attendant:
             await storage.show(client, row.id, form)
         if verdict.action == "resume":
             name = ELSEWHERE if one.is_over else form.by_deadline
-            answer = await client.resume_flow_run(row.id, form.without_person(name))
-            if answer.status is not ACCEPT:
-                return Verdict("wait", str(getattr(answer.details, "reason", None) or answer.status))
+            refused = refusal(await client.resume_flow_run(row.id, form.without_person(name)))
+            if refused is not None:
+                return Verdict("wait", refused)
         return verdict
 
 
@@ -324,7 +331,4 @@ async def answer_form(flow_run_id: UUID, form: Form, values: Mapping[str, str]) 
     if all(reply is LEFT_OPEN for reply in replies):
         return "nothing of it answers a question; give a decision, or the fields that `show` names"
     async with get_client() as client:
-        answer = await client.resume_flow_run(flow_run_id, dict(values))
-    if answer.status is ACCEPT:
-        return None
-    return str(getattr(answer.details, "reason", None) or answer.status)
+        return refusal(await client.resume_flow_run(flow_run_id, dict(values)))

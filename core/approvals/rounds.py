@@ -56,7 +56,7 @@ _DEADLINE = "langgraph-ask-"
 
 _REASON_CHARACTERS = 500
 
-REFUSED_BEFORE = "The agent refused it: see the thread."
+_REFUSED_BEFORE = "The agent refused it: see the thread."
 
 _HIDDEN_REASON = "It does not fit what the agent asks: see the thread."
 
@@ -65,11 +65,6 @@ PREFECT_TRIES = 30
 
 READ_SECONDS = 30.0
 """How long the deployment may take to tell what became of runs that had ended in time."""
-
-
-def _place_of(question: Question) -> tuple[str, str | None]:
-    """What a question that is asked again is known by, whichever run asks it."""
-    return question.thread_id, question.interrupt_id
 
 
 Asks = Mapping[int, tuple[RunResult, list[Question]]]
@@ -124,6 +119,11 @@ class Outcome:
     unanswered: list[int] = field(default_factory=list)
     open: list[Question] = field(default_factory=list)
     late: bool = False
+
+
+def _interrupt_of(question: Question) -> tuple[str, str | None]:
+    """What a question that is asked again is known by, whichever run asks it."""
+    return question.thread_id, question.interrupt_id
 
 
 class Rounds:
@@ -291,7 +291,7 @@ class Rounds:
                 self._out.sent.append(newest)
                 asked = [self._whole.get(key_of(question), question) for question, _ in replies]
                 if sent.goes_on:
-                    self._refused |= dict.fromkeys(map(_place_of, asked), REFUSED_BEFORE)
+                    self._refused |= dict.fromkeys(map(_interrupt_of, asked), _REFUSED_BEFORE)
                 else:
                     self._asked[newest.run_id] = asked
             elif newest.run_id != handle.run_id:
@@ -431,8 +431,8 @@ class Rounds:
         if result.status is RunStatus.LOST and handle.run_id in self._answers.totals:
             self._logger.warning("%s was asked about, and its thread is gone", handle)
         asked = self._asked.pop(handle.run_id, [])
-        if refuses_answer(result, asked) and not self._had_default(asked, failed=True):
-            self._refused |= dict.fromkeys(map(_place_of, asked), self._reason_in(result))
+        if refuses_answer(result, asked) and not self._had_default(asked):
+            self._refused |= dict.fromkeys(map(_interrupt_of, asked), self._reason_in(result))
             self._logger.warning("%s refused an answer: it is asked again", handle)
             self._out.handles[place] = await present.ask_again(context, handle, NO_DEADLINE)
             return None
@@ -542,12 +542,12 @@ class Rounds:
         """Why the graph refused an answer."""
         error = result.error
         if error is None:
-            return REFUSED_BEFORE
+            return _REFUSED_BEFORE
         return (str(error) if self._policy.show_arguments else error.error)[:_REASON_CHARACTERS]
 
     def _reason(self, question: Question, answers: Answers) -> str | None:
         """Why an earlier answer to the question did not do, or None."""
-        if (by_graph := self._refused.get(_place_of(question))) is not None:
+        if (by_graph := self._refused.get(_interrupt_of(question))) is not None:
             return by_graph
         refused = answers.refused.get(key_of(question))
         # It may name what the agent allows, which is not to be kept.
@@ -564,16 +564,17 @@ class Rounds:
                 for question in still_to_ask(questions, answers)
                 if self._default_fits(question)
                 and not answers.had_default(
-                    self._shown(question), failed=_place_of(question) in self._refused
+                    self._shown(question), failed=_interrupt_of(question) in self._refused
                 )
             ]
             if fitting:
                 found[place] = (result, fitting)
         return found
 
-    def _had_default(self, questions: Sequence[Question], *, failed: bool) -> bool:
+    def _had_default(self, questions: Sequence[Question]) -> bool:
+        """True when the default reply answered one of these already."""
         answers = self._answers
-        return any(answers.had_default(self._shown(one), failed=failed) for one in questions)
+        return any(answers.had_default(self._shown(one), failed=True) for one in questions)
 
     def _default_fits(self, question: Question) -> bool:
         try:

@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
 from prefect.states import Failed, Suspended
 
@@ -129,7 +129,11 @@ async def resume(client: PrefectClient, flow_run_id: UUID) -> str | None:
 
     One that is not suspended any more was resumed by somebody else, which is as good.
     """
-    answer = await client.resume_flow_run(flow_run_id)
+    return refusal(await client.resume_flow_run(flow_run_id))
+
+
+def refusal(answer: OrchestrationResult[Any]) -> str | None:
+    """Why Prefect does not take a state that was asked for; None when it does."""
     if answer.status is SetStateStatus.ACCEPT:
         return None
     return str(getattr(answer.details, "reason", None) or answer.status)

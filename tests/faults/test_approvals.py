@@ -72,7 +72,7 @@ class Asked:
             page = client.read_flow_run_input(run.id, keys["description"])
         self.fields: dict[str, Any] = json.loads(schema)["properties"]
         self.required: list[str] = json.loads(schema)["required"]
-        self.name_field = self.required[-1]
+        (self.name_field,) = [name for name in self.required if name.startswith("answered_by_")]
         self.page: str = json.loads(page)
 
     @staticmethod
@@ -840,6 +840,34 @@ def test_default_reply_that_the_graph_refuses_is_sent_no_more(
     assert (result["statuses"], result["errors"]) == ([status], [error])
     assert [answer[1] for answer in result["answers"]] == ["no"] * times
     assert tally.made == 1 + times
+
+
+def test_thread_that_cannot_be_read_after_an_answer_ends_its_own_run_only(
+    start: Start, tally: Tally
+) -> None:
+    run = asking(start, "case", case("a"), case("b"), on_failure="collect")
+    threads = [question.thread_id for question in forms_of(run)[0].questions]
+    Asked(run).answer(q1_answer="no", q2_answer="yes")
+    tally.proxy.on("GET", f"/threads/{threads[0]}/runs$", Answer(400), times=None, after=1)
+    result = run.ends()
+    assert result["statuses"] == ["interrupted", "success"]
+    assert result["errors"] == ["InvalidRequestError", None]
+    assert tally.made == 3
+
+
+def test_form_is_shown_when_another_was_answered_just_after_prefect_refused_it(
+    start: Start, tally: Tally, prefect_proxy: Proxy
+) -> None:
+    run = start(flows.asks, graph="case", inputs=[case("a")], options={"wait": "process"})
+    details = {"type": "reject_details", "reason": "Cannot pause flows that are not running."}
+    refused = Answer(201, {"state": None, "status": "REJECT", "details": details})
+    once = OnceOf(b'run_input_keyset":{', refused)
+    prefect_proxy.on("POST", "/set_state$", once, times=None)
+    settings = {setting.name: value for setting, value in impatient_settings(prefect_proxy).items()}
+    with attempt(run.flow, run.id, run.folder, settings) as running:
+        Asked(run).answer(q1_answer="yes")
+        assert running.result()["values"][0]["answers"] == ["yes"]
+    assert once.shown
 
 
 def test_answer_that_the_server_refuses_ends_its_own_run_only(start: Start, tally: Tally) -> None:

@@ -363,6 +363,18 @@ def test_flow_run_that_was_cancelled_while_suspended_is_released_at_the_next_pas
     tally.nothing_left()
 
 
+def test_two_blocks_of_one_address_tell_once_of_what_was_released(start: Start, tally: Tally) -> None:
+    run = start()
+    run.suspends()
+    cancel(run.id)
+    LangGraphCredentials(url=tally.proxy.url, api_key="another").save("another-key", overwrite=True)
+    report = io_loop().run(resumer_of([tally.block, "another-key"]).one_pass)
+    mine = [entry.action for entry in report.entries if entry.flow_run_id == str(run.id)]
+    assert mine == ["release"]
+    tally.settle()
+    tally.nothing_left()
+
+
 def test_flow_run_that_was_cancelled_while_resuming_is_released_at_the_next_pass(
     start: Start, tally: Tally
 ) -> None:

@@ -671,9 +671,10 @@ def test_number_that_cannot_be_sent_as_it_is_is_refused(text: str) -> None:
 
 
 def test_every_choice_can_be_made_and_is_sent_as_the_agent_gave_it() -> None:
-    values = ["", "leave open", '"leave open"', " padded", "plain"]
+    values = ["", "leave open", '"leave open"', " padded", "plain", "two\nlines"]
     question = free({"enum": values})
     (field,) = fields_of(1, question)
+    assert not any("\n" in text for text in field.choices)
     assert field.choices[-1] == LEAVE
     chosen = [reply_in({"q1_decision": text}, 1, question) for text in field.choices[:-1]]
     assert chosen == values

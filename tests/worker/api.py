@@ -103,7 +103,7 @@ class Api:
         return rows
 
 
-def name_field(api: Api, flow_run: Row) -> str:
+def name_field(form: Row) -> str:
     """The field for who answers, whose name is its form's own."""
-    (name,) = [name for name in api.form_of(flow_run)["required"] if name.startswith("answered_by_")]
+    (name,) = [name for name in form["required"] if name.startswith("answered_by_")]
     return name

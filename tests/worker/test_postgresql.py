@@ -105,16 +105,15 @@ def test_person_answers_on_postgresql(
     api = Api(prefect_on_postgres.api_url)
     flow_run_id = step("begin", "asks", BLOCK)
     assert step("execute", flow_run_id) == "suspended"
-    row = api.flow_run(flow_run_id)
-    schema = api.form_of(row)
+    schema = api.form_of(api.flow_run(flow_run_id))
     fields = sorted(schema["properties"].items(), key=lambda field: int(field[1]["position"]))
     assert [name for name, _ in fields] == [
         "q1_decision",
         "q1_arguments",
         "q1_message",
-        name_field(api, row),
+        name_field(schema),
     ]
-    form = {"q1_decision": "reject", "q1_message": "no", name_field(api, row): "Ada"}
+    form = {"q1_decision": "reject", "q1_message": "no", name_field(schema): "Ada"}
     answer = api.ask("POST", f"/flow_runs/{flow_run_id}/resume", {"run_input": form})
     assert answer["status"] == "ACCEPT"
     assert step("execute", flow_run_id) == ["not refunded: no"]

@@ -143,7 +143,7 @@ def test_flow_run_that_asks_holds_no_process_and_goes_on_when_a_person_has_answe
     row = suspended(prefect_api, flow_run_id)
     pid = int(str(row["infrastructure_pid"]).rpartition(":")[2])
     assert until(lambda: is_gone(pid))
-    form = {"q1_decision": "reject", "q1_message": "no", name_field(prefect_api, row): "Ada"}
+    form = {"q1_decision": "reject", "q1_message": "no", name_field(prefect_api.form_of(row)): "Ada"}
     resume = f"/flow_runs/{flow_run_id}/resume"
     assert prefect_api.ask("POST", resume, {"run_input": form})["status"] == "ACCEPT"
     prefect_api.completed(str(flow_run_id))
