@@ -29,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from prefect_langgraph.arguments import check_text
 from prefect_langgraph.blocks.form import DOCUMENTATION_URL, LOGO_URL
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy, Token, validate_headers
@@ -411,6 +412,7 @@ async def resolve(credentials: Credentials) -> Connection:
             f"credentials is a {type(credentials).__name__}: give a LangGraphCredentials block, the "
             "name of a saved one, or None for the one named 'default'."
         )
+    check_text("credentials", credentials or DEFAULT_BLOCK)
     return _rereadable(await _saved(credentials or DEFAULT_BLOCK))
 
 

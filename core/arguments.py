@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prefect_langgraph.canonical import plain
+from prefect_langgraph.canonical import is_too_deep, plain
 from prefect_langgraph.errors import (
     InvalidRequestError,
 )
@@ -16,7 +18,18 @@ LONGEST = timedelta(days=3653)
 """The longest time that is accepted: a longer one is a mistake, or means "for ever"."""
 
 
+_SHOWN_CHARACTERS = 100
+
 ONE_PER_RUN = "inputs: give a list with one input, or one RunItem, per run."
+
+
+def _shown(value: object) -> str:
+    """A wrong value for a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more than 4,300 digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 def check_positive(name: str, value: float | None) -> None:
@@ -25,7 +38,25 @@ def check_positive(name: str, value: float | None) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise InvalidRequestError(
-            f"{name}={value!r}: give a number greater than zero, or None for no limit."
+            f"{name}={_shown(value)}: give a number greater than zero, or None for no limit."
+        )
+    if value > sys.float_info.max and value != math.inf:
+        raise InvalidRequestError(f"{name} is too large a number: give None for no limit.")
+
+
+def check_text(name: str, value: str) -> None:
+    """Reject a text with half a character in it, which cannot be sent."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{name}: half of a surrogate pair is in a text.") from None
+
+
+def check_depth(value: Any) -> None:
+    """Reject arguments that are nested deeper than JSON is written: Prefect's own walk would end."""
+    if is_too_deep(value):
+        raise InvalidRequestError(
+            "The arguments are nested more than some 250 levels deep, or contain themselves."
         )
 
 
@@ -36,7 +67,7 @@ def check_grace(name: str, seconds: float | None) -> None:
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 <= seconds <= LONGEST.total_seconds():
         raise InvalidRequestError(
-            f"{name}={seconds!r}: give seconds, from 0 to {LONGEST.total_seconds():.0f} (ten years)."
+            f"{name}={_shown(seconds)}: give seconds, from 0 to {LONGEST.total_seconds():.0f}, ten years."
         )
 
 
@@ -46,14 +77,16 @@ def check_count(name: str, value: int | None) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidRequestError(
-            f"{name}={value!r}: give a whole number greater than zero, or None for no limit."
+            f"{name}={_shown(value)}: give a whole number greater than zero, or None for no limit."
         )
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Reject a value that is not one of the choices."""
     if value not in choices:
-        raise InvalidRequestError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}.")
+        raise InvalidRequestError(
+            f"{name}={_shown(value)}: choose one of {', '.join(map(repr, choices))}."
+        )
 
 
 def check_thread_id(thread_id: object) -> str:
@@ -62,7 +95,8 @@ def check_thread_id(thread_id: object) -> str:
         return str(uuid.UUID(str(thread_id)))
     except ValueError:
         raise InvalidRequestError(
-            f"thread_id={thread_id!r} is not a UUID. create_thread() makes a thread and returns its id."
+            f"thread_id={_shown(thread_id)} is not a UUID. create_thread() makes a thread and returns "
+            "its id."
         ) from None
 
 

@@ -56,6 +56,19 @@ def plain(value: Any) -> Any:
 _BUILTINS_ONLY = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
+def is_too_deep(value: Any) -> bool:
+    """True of what is nested deeper than JSON is written, or contains itself."""
+    try:
+        orjson.dumps(value, default=_nothing, option=_BUILTINS_ONLY)
+    except TypeError as error:
+        return "Recursion limit" in str(error)
+    return False
+
+
+def _nothing(_: object) -> None:
+    """What stands for an object that is not looked into."""
+
+
 def _not_a_number(value: Any, path: str = "") -> tuple[str, float] | None:
     """Where the first number is that JSON does not have, and which it is."""
     if isinstance(value, float):

@@ -69,14 +69,26 @@ class FanOutUsage(Usage):
     unreported: int = 0
 
 
+SHOWN_CHARACTERS = 2000
+"""How much of what a graph said is in the text of an error, which Prefect stores with the state."""
+
+
 class RunFailure(Model):
-    """Why a run did not succeed, as the server tells it."""
+    """Why a run did not succeed, as the server tells it.
+
+    Attributes:
+        error: The name of the graph's error.
+        message: Its text, whole. As text, a failure has 2,000 characters of it.
+    """
 
     error: str
     message: str = ""
 
     def __str__(self) -> str:
-        return f"{self.error}: {self.message}" if self.message else self.error
+        text = f"{self.error}: {self.message}" if self.message else self.error
+        if len(text) <= SHOWN_CHARACTERS:
+            return text
+        return f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters; the error's detail has all)"
 
 
 class RunResult(Model):

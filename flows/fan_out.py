@@ -436,6 +436,11 @@ async def _fan_out(
     return result
 
 
+_ADVICE = (
+    "Give the inputs as a file with input_path=, or use start_runs and join_runs in a flow of your own."
+)
+
+
 def _name() -> str:
     parameters = flow_run.parameters
     inputs = parameters.get("inputs")
@@ -444,7 +449,7 @@ def _name() -> str:
 
 
 @with_finalizer(parameter="credentials", max_wait_seconds=RELEASE_SECONDS)
-@sized_flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
+@sized_flow(advice=_ADVICE, name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
 def fan_out(
     assistant_id: str | None = None,
     inputs: list[Any] | None = None,
@@ -554,7 +559,7 @@ def fan_out(
 
 
 @with_finalizer(parameter="credentials", max_wait_seconds=RELEASE_SECONDS)
-@sized_flow(name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
+@sized_flow(advice=_ADVICE, name="langgraph-fan-out", flow_run_name=_name, validate_parameters=True)
 async def afan_out(
     assistant_id: str | None = None,
     inputs: list[Any] | None = None,

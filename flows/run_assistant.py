@@ -7,12 +7,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from prefect import flow
-
 from prefect_langgraph.approvals.rounds import Policy, Rounds
 from prefect_langgraph.arguments import check_choice
 from prefect_langgraph.blocks.assistant import LangGraphAssistant
 from prefect_langgraph.errors import LangGraphError
+from prefect_langgraph.flows._sized import sized_flow
 from prefect_langgraph.flows.approvals import Interrupts, check_asks, concluded, nobody_answered
 from prefect_langgraph.flows.finalizer import finalized
 from prefect_langgraph.flows.suspension import STAY_SECONDS, WaitBy, check_stay
@@ -111,7 +110,11 @@ def _text(value: Any) -> str:
 
 
 @finalized([], "assistant", connect=_connection)
-@flow(name="langgraph-run-assistant", flow_run_name="run {assistant}")
+@sized_flow(
+    advice="Use run_stateless or run_on_thread in a flow of your own.",
+    name="langgraph-run-assistant",
+    flow_run_name="run {assistant}",
+)
 def run_assistant(
     assistant: str,
     input: Any = None,

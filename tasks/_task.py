@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 
+from prefect_langgraph.arguments import check_depth
 from prefect_langgraph.blocks.credentials import Credentials, resolve, resolve_for
 from prefect_langgraph.canonical import off_loop
 from prefect_langgraph.errors import InvalidRequestError, RateLimitedError, UnreachableError
@@ -75,6 +76,7 @@ class LangGraphTask(Task[P, R]):
     if not TYPE_CHECKING:  # the signatures are Task's own
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            check_depth((args, kwargs))
             caller = _caller()
             with _called_from(caller), undoing():
                 result = super().__call__(*args, **kwargs)
@@ -85,10 +87,12 @@ class LangGraphTask(Task[P, R]):
             return _await(result, caller) if inspect.iscoroutine(result) else result
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
+            check_depth((args, kwargs))
             with _called_from(_caller()):
                 return super().submit(*args, **kwargs)
 
         def map(self, *args: Any, **kwargs: Any) -> Any:
+            check_depth((args, kwargs))
             with _called_from(_caller()):
                 return super().map(*args, **kwargs)
 

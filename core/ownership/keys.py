@@ -23,6 +23,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Literal
 
+from prefect_langgraph.arguments import check_text
 from prefect_langgraph.canonical import digest, off_loop
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import RunStatus
@@ -153,6 +154,7 @@ class Key:
         """The key for an `idempotency_key=` of the caller's."""
         if not isinstance(idempotency_key, str) or not idempotency_key:
             raise InvalidRequestError("idempotency_key: give a text that is not empty, or None.")
+        check_text("idempotency_key", idempotency_key)
         text = hashlib.sha256(b"chosen\0" + idempotency_key.encode()).hexdigest()[:32]
         return cls(text, is_chosen=True, record=record)
 

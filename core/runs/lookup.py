@@ -253,12 +253,16 @@ class Lookup:
             return None  # deleted since, with its thread
         except DeploymentError as error:
             # A state that JSON cannot express is a 500 for ever, one that its graph refuses is a 400.
-            refused = isinstance(error, InvalidRequestError)
-            if not refused and not (history_fails and error.status_code == 500):
+            is_fault = error.status_code == 500
+            if not is_fault and not isinstance(error, InvalidRequestError):
                 raise
             if is_newest:
                 thread = await self._deployment.thread(handle.thread_id, deadline, once=True)
-            elif status is RunStatus.SUCCESS:
+            has_failed = thread is not None and thread["status"] == run["status"] == "error"
+            is_stale = thread is not None and thread["status"] == "busy"
+            if is_fault and not has_failed and (is_stale or not history_fails):
+                raise
+            if not is_newest and status is RunStatus.SUCCESS:
                 raise  # what it left cannot be told from what came after
             state = outcomes.state_of(thread) if thread is not None else None
         if thread is None and run["status"] == "error" and is_newest:

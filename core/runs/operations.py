@@ -205,6 +205,7 @@ async def wait(
     """
     try:
         result = await wait_until_ended(context, handle, deadline=deadline)
+        last = result or await _last_look(context, handle)
     except asyncio.CancelledError:
         if cancel_with_caller:
             await try_to_cancel(context, handle)
@@ -215,9 +216,9 @@ async def wait(
             raise error.with_more(fate) from error.__cause__
         error.add_note(fate)
         raise
-    if result is None:
-        raise await _timed_out(context, handle, deadline, on_timeout, chosen=chosen)
-    return result
+    if isinstance(last, RunResult) and last.status.ended:
+        return last
+    raise await _timed_out(context, handle, deadline, on_timeout, last, chosen=chosen)
 
 
 async def _fate(context: Context, handle: RunHandle, on_timeout: OnTimeout) -> str:
@@ -234,16 +235,33 @@ def _sentence(handle: RunHandle) -> str:
     return text[0].upper() + text[1:]
 
 
+async def _last_look(context: Context, handle: RunHandle) -> RunResult | DeploymentError:
+    """How a run stands when its deadline has passed, or why that is not known.
+
+    One that has ended after all was paid for, and to cancel it would delete what it gave.
+    """
+    look = Deadline.after(LOOK_SECONDS)
+    try:
+        last = await context.deployment.part(Poller).look(handle, deadline=look, last=True)
+        return await context.deployment.part(Outputs).finished(last, look)
+    except DeploymentError as error:
+        return error
+
+
 async def _timed_out(
-    context: Context, handle: RunHandle, deadline: Deadline, on_timeout: OnTimeout, *, chosen: bool
+    context: Context,
+    handle: RunHandle,
+    deadline: Deadline,
+    on_timeout: OnTimeout,
+    last: RunResult | DeploymentError,
+    *,
+    chosen: bool,
 ) -> JoinTimeoutError:
     """What to raise when the deadline passed, after the run was cancelled or left."""
-    try:
-        look = Deadline.after(LOOK_SECONDS)
-        status = (await context.deployment.part(Poller).look(handle, deadline=look)).status
-        seen = f"its status is {status}"
-    except DeploymentError as error:
-        status, seen = RunStatus.RUNNING, f"its status could not be asked ({type(error).__name__})"
+    if isinstance(last, RunResult):
+        status, seen = last.status, f"its status is {last.status}"
+    else:
+        status, seen = RunStatus.RUNNING, f"its status could not be asked ({type(last).__name__})"
     if on_timeout == "cancel":
         stopped = await context.deployment.clean_up(try_to_cancel(context, handle))
         done = "It was cancelled." if stopped else "It could not be confirmed that it was cancelled."

@@ -99,6 +99,7 @@ class _Wait:
         self.handle = handle
         self.exact = exact
         self.is_one_of_few = False
+        self.is_last = False
         self.verify = verify
         self.since = now
         self.due = now
@@ -294,19 +295,23 @@ class Poller:
         wait = self._waits.get((handle.thread_id, handle.run_id))
         return wait.status if wait is not None else None
 
-    async def look(self, handle: RunHandle, *, deadline: Deadline, patient: bool = True) -> RunResult:
+    async def look(
+        self, handle: RunHandle, *, deadline: Deadline, patient: bool = True, last: bool = False
+    ) -> RunResult:
         """How a run stands now, without waiting for its end.
 
         Args:
             handle: The run.
             deadline: The caller's.
             patient: True gives up after the connection's patience, False only at the deadline.
+            last: True concludes from what else can be read when its history fails even once.
 
         Raises:
             DeploymentError: The server did not tell.
         """
         limit = deadline.sooner(self._deployment.patience()) if patient else deadline
         wait = _Wait(handle, exact=True, verify=True, now=time.monotonic())
+        wait.is_last = last
         while True:
             await self._ask_alone([wait], look=True, limit=limit)
             if wait.future.done():
@@ -668,7 +673,7 @@ class Poller:
             wait.handle,
             newest,
             deadline=bound,
-            history_fails=wait.failures >= HISTORY_FAILURES,
+            history_fails=wait.is_last or wait.failures >= HISTORY_FAILURES,
         )
         if outcome is None:
             await self._note_missing(wait, bound)

@@ -43,6 +43,8 @@ GRAPHS: dict[str, tuple[dict[str, Any], str]] = {
     "bytes_key": ({}, "TypeError"),
     "big_int": ({}, "TypeError"),
     "deep": ({}, "TypeError"),
+    "asks_with_tuple_key": ({}, "TypeError"),
+    "asks_with_big_int": ({}, "TypeError"),
     "strict": ({"number": SECRET}, "ValidationError"),
 }
 
@@ -172,6 +174,35 @@ def test_poisoned_run_is_told_by_get_run_and_left_alone_by_cancel_run(tally: Tal
         assert result.status is RunStatus.ERROR
         assert result.error.error == GRAPHS[graph][1]
         assert SECRET not in str(result.error)
+
+
+def test_failed_run_whose_history_fails_is_told_after_one_question(tally: Tally) -> None:
+    credentials = credentials_of(tally.proxy.url)
+
+    async def calls() -> Any:
+        handle = await astart_run("asks_with_tuple_key", {}, credentials=credentials)
+        with pytest.raises(RunFailedError):
+            await ajoin_run(handle.model_copy(update={"owns_thread": False}), credentials=credentials)
+        asked = tally.proxy.count("POST", HISTORY)
+        return await aget_run(handle, credentials=credentials), asked
+
+    result, asked = asyncio.run(calls())
+    assert result.status is RunStatus.ERROR
+    assert tally.proxy.count("POST", HISTORY) == asked + 1
+
+
+def test_run_that_had_ended_at_the_deadline_is_told_though_its_history_fails(tally: Tally) -> None:
+    credentials = credentials_of(tally.proxy.url)
+
+    async def calls() -> Any:
+        handle = await astart_run("counted", {"tag": "done"}, credentials=credentials)
+        tally.settle()
+        tally.proxy.on("POST", HISTORY, Answer(500), times=None)
+        return await ajoin_run(
+            handle, credentials=credentials, max_wait_seconds=0.05, on_timeout="cancel"
+        )
+
+    assert asyncio.run(calls())["result"] == "done"
 
 
 # Requests and answers

@@ -13,7 +13,14 @@ from prefect import flow
 
 from faults.tally import Tally
 from faults.test_lost_responses import Call, many, name_of, on_thread, run_in_flow
-from prefect_langgraph import LangGraphCredentials, join_run, run_stateless, start_run
+from prefect_langgraph import (
+    InvalidRequestError,
+    LangGraphCredentials,
+    join_run,
+    run_stateless,
+    start_run,
+    start_runs,
+)
 from prefect_langgraph.testing import LangGraphServer
 from proxy import Answer, CutBody, Exchange, Fault, LoseRequest, unhandled_500
 
@@ -101,3 +108,25 @@ def test_server_that_restarts_executes_the_run_again_and_the_wait_goes_on(
     assert len(set(tally.execution_ids)) == 1
     assert tally.executed["a"] == 2
     tally.nothing_left()
+
+
+@pytest.mark.parametrize("kind", ["one", "many"])
+def test_refused_question_for_the_runs_of_a_thread_starts_no_second_one(
+    tally: Tally, kind: str
+) -> None:
+    credentials = LangGraphCredentials(url=tally.proxy.url)
+    given = {"tag": kind}
+
+    def start() -> Any:
+        key = f"refused-{kind}-{tally.block}"
+        if kind == "one":
+            return start_run("counted", given, credentials=credentials, idempotency_key=key)
+        return start_runs("counted", [given], credentials=credentials, idempotency_key=key)[0]
+
+    first = start()
+    refused = tally.proxy.on("GET", r"/threads/[^/]+/runs$", Answer(400), times=None)
+    with pytest.raises(InvalidRequestError):
+        start()
+    refused.end()
+    assert start().run_id == first.run_id
+    assert tally.made == 1

@@ -97,6 +97,10 @@ def test_unknown_assistant_is_refused_and_leaves_no_thread(
         lambda block: run_stateless("answer", {}, credentials=block, max_wait_seconds=-1),
         lambda block: run_stateless("answer", {}, credentials=block, max_wait_seconds=0),
         lambda block: run_stateless("answer", {}, credentials=block, on_timeout="later"),
+        lambda block: run_stateless("answer", {}, credentials=block, max_wait_seconds=10**400),
+        lambda block: run_stateless("answer", {"it": "\ud800"}, credentials=block),
+        lambda block: run_stateless("answer", {}, credentials=block, idempotency_key="\ud800"),
+        lambda block: run_stateless("answer", {}, credentials="\ud800"),
         lambda block: start_run("", {}, credentials=block),
         lambda block: join_run(
             RunHandle(run_id="r", thread_id="t", assistant_id="a", url=block.url),

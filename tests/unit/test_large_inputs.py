@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_langgraph import InvalidRequestError, afan_out, fan_out
 from prefect_langgraph.canonical import is_small, plain
 from prefect_langgraph.tasks._task import request_of
 
@@ -56,15 +55,3 @@ def test_everyday_input_is_small(value: Any) -> None:
 )
 def test_what_is_large_or_unknown_is_not_small(value: Any) -> None:
     assert not is_small(value)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [(item for item in [{}, {}]), iter([{}]), map(dict, [()])],
-    ids=["generator", "iterator", "map"],
-)
-def test_inputs_that_can_be_read_once_only_are_refused(given: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="give a list with one input"):
-        fan_out("agent", given)
-    with pytest.raises(InvalidRequestError, match="give a list with one input"):
-        asyncio.run(afan_out("agent", given))

@@ -380,3 +380,16 @@ def test_message_of_an_error_moves_no_cursor() -> None:
     error = RunResult(handle=HANDLE, status=RunStatus.ERROR, error=failure).as_error()
     assert "\\x1b[2J\\x07red\nand more" in str(error)
     assert "\\x1b" in str(pickle.loads(pickle.dumps(error)))  # noqa: S301 - of our own
+
+
+def test_text_of_an_error_has_the_beginning_of_what_the_graph_said_and_its_detail_all() -> None:
+    message = "x" * 5_000_000
+    result = RunResult(
+        handle=HANDLE, status=RunStatus.ERROR, error=RunFailure(error="ValueError", message=message)
+    )
+    error = error_of(result)
+    assert isinstance(error, errors.RunFailedError)
+    assert "ValueError: xxx" in str(error)
+    assert "5,000,012 characters" in str(error)
+    assert len(str(error)) < 2500
+    assert error.detail == message

@@ -1,10 +1,11 @@
-"""Graphs that end with a state which JSON cannot express, or which refuse what they are given."""
+"""Graphs of which JSON cannot express the state or the question, or which refuse their input."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 from pydantic import BaseModel
 
 # The server cannot express the schemas of a graph whose state is a TypedDict of Python 3.11's typing.
@@ -48,6 +49,14 @@ def _deep(state: Anything) -> Anything:
     return {"result": value}
 
 
+def _asks_with_tuple_key(state: Anything) -> Anything:
+    return {"result": interrupt({("a", "b"): 1})}
+
+
+def _asks_with_big_int(state: Anything) -> Anything:
+    return {"result": interrupt(2**80)}
+
+
 def _raises(state: Anything) -> Anything:
     raise ValueError(f"no good: {state.get('given')}")
 
@@ -60,5 +69,7 @@ tuple_key = _graph(Anything, _tuple_key)
 bytes_key = _graph(Anything, _bytes_key)
 big_int = _graph(Anything, _big_int)
 deep = _graph(Anything, _deep)
+asks_with_tuple_key = _graph(Anything, _asks_with_tuple_key)
+asks_with_big_int = _graph(Anything, _asks_with_big_int)
 raises = _graph(Anything, _raises)
 strict = _graph(Strict, _strict)
