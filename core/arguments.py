@@ -67,7 +67,8 @@ def check_grace(name: str, seconds: float | None) -> None:
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 <= seconds <= LONGEST.total_seconds():
         raise InvalidRequestError(
-            f"{name}={_shown(seconds)}: give seconds, from 0 to {LONGEST.total_seconds():.0f}, ten years."
+            f"{name}={_shown(seconds)}: give seconds, from 0 to "
+            f"{LONGEST.total_seconds():.0f} (ten years)."
         )
 
 
