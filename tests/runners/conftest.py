@@ -14,13 +14,17 @@ from faults.conftest import executions, fault_server, proxy, tally  # noqa: F401
 from prefect_langgraph.testing import PrefectServer
 
 
-@pytest.fixture(scope="session")
-def cluster(prefect_server: PrefectServer) -> Iterator[LocalCluster]:
+def two_workers() -> LocalCluster:
     """Two worker processes, which inherit the address of the Prefect server."""
     # Without a dashboard its port would still be the usual one.
-    with LocalCluster(
+    return LocalCluster(
         n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    ) as cluster:
+    )
+
+
+@pytest.fixture(scope="session")
+def cluster(prefect_server: PrefectServer) -> Iterator[LocalCluster]:
+    with two_workers() as cluster:
         yield cluster
 
 

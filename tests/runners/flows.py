@@ -140,6 +140,7 @@ SUBMITTED: dict[str | None, list[str]] = {}
 def submits(block: str, key: str | None) -> None:
     handle = start_run.submit("counted", SAME, credentials=block, idempotency_key=key).result()
     SUBMITTED.setdefault(key, []).append(handle.run_id)
+    join_run(handle, credentials=block)  # what is active when the flow run has ended is left running
     if len(SUBMITTED[key]) == 1:
         raise AgainError
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from prefect_dask import DaskTaskRunner
 
 from faults.tally import Tally
 from runners import flows
+from runners.conftest import two_workers
 from support.waiting import PATIENCE, until
 
 TESTS = Path(__file__).parent.parent
@@ -72,18 +73,19 @@ def busy_worker(client: Client) -> int:
 
 
 def test_run_of_a_dask_worker_that_died_is_adopted_by_the_one_that_gets_its_task(
-    tally: Tally, cluster: LocalCluster
+    tally: Tally,
 ) -> None:
-    waits = flows.waits.with_options(task_runner=DaskTaskRunner(address=cluster.scheduler_address))
-    results: list[Any] = []
-    flow_run = threading.Thread(target=lambda: results.append(waits(tally.block)))
-    flow_run.start()
-    tally.wait_for_execution("gated")
-    with Client(cluster, set_as_default=False) as client:
-        os.kill(busy_worker(client), signal.SIGKILL)
-        tally.open_gate()
-        flow_run.join(PATIENCE)
-        client.wait_for_workers(2, timeout=PATIENCE)
+    # A cluster of its own: once in a while nothing comes in the place of a worker that was killed.
+    with two_workers() as cluster:
+        waits = flows.waits.with_options(task_runner=DaskTaskRunner(address=cluster.scheduler_address))
+        results: list[Any] = []
+        flow_run = threading.Thread(target=lambda: results.append(waits(tally.block)))
+        flow_run.start()
+        tally.wait_for_execution("gated")
+        with Client(cluster, set_as_default=False) as client:
+            os.kill(busy_worker(client), signal.SIGKILL)
+            tally.open_gate()
+            flow_run.join(PATIENCE)
     assert results == ["gated"]
     assert tally.made == 1
     assert tally.executed == {"gated": 1}
