@@ -24,6 +24,7 @@ from pydantic import (
     SecretStr,
     SerializationInfo,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -34,6 +35,7 @@ from prefect_langgraph.blocks.form import DOCUMENTATION_URL, LOGO_URL
 from prefect_langgraph.errors import InvalidRequestError, LangGraphError
 from prefect_langgraph.headers import HeaderPolicy, Token, validate_headers
 from prefect_langgraph.headers.tokens import Tokens, key_of_fields, run_token_command
+from prefect_langgraph.links import check_template
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import OneValue, refuse_quietly
 from prefect_langgraph.transport.connection import Connection
@@ -168,6 +170,22 @@ def ask(question: str):
         json_schema_extra={"position": 7},
     )
 
+    trace_url: str | None = Field(
+        default=None,
+        title="Trace URL",
+        description="The page of a run's trace, with {run_id} in it, such as "
+        "https://smith.langchain.com/o/ORGANISATION/projects/p/PROJECT/r/{run_id}. Logs, errors and "
+        "reports lead there. {thread_id}, {assistant_id} and {url} are filled in too.",
+        json_schema_extra={"position": 8},
+    )
+    studio_url: str | None = Field(
+        default=None,
+        title="Studio URL",
+        description="The page of a thread in a Studio of your own, with {thread_id} in it. Leave empty "
+        "for LangSmith's.",
+        json_schema_extra={"position": 9},
+    )
+
     # The secrets that did not come along into this process.
     _left_behind: tuple[str, ...] = PrivateAttr(default=())
 
@@ -231,6 +249,13 @@ def ask(question: str):
         if not words:
             raise ValueError("the token command names no program")
         return command.strip()
+
+    @field_validator("trace_url", "studio_url")
+    @classmethod
+    def _check_template(cls, template: str | None, info: ValidationInfo) -> str | None:
+        if template is None or not template.strip():
+            return None
+        return check_template(template, "run_id" if info.field_name == "trace_url" else "thread_id")
 
     @model_validator(mode="after")
     def _check_one_authorization(self) -> Self:
@@ -346,6 +371,8 @@ def ask(question: str):
             patience_seconds=self.patience_seconds,
             header_policy=self.header_policy,
             tokens=_tokens_of(self),
+            trace_url=self.trace_url,
+            studio_url=self.studio_url,
         )
 
     def get_client(self) -> LangGraphClient:

@@ -110,6 +110,8 @@ class RunHandle(OneValue, Model):  # type: ignore[misc]
         owns_thread: True when the thread exists for this run only and goes with it.
         origin: Whether this call started, adopted or restarted the run.
         item_key: The caller's own name for what was run: the `key` of its `RunItem`.
+        trace_url: The page of the run's trace, where the block has a template for it; else None.
+        studio_url: The thread's page in Studio, where the block has a template for it; else None.
 
     Example:
         >>> handle = RunHandle(
@@ -128,6 +130,8 @@ class RunHandle(OneValue, Model):  # type: ignore[misc]
     owns_thread: bool = False
     origin: Origin = "started"
     item_key: str | None = None
+    trace_url: str | None = None
+    studio_url: str | None = None
 
     def __str__(self) -> str:
         return f"run {self.run_id} of {self.assistant_id} on thread {self.thread_id}"

@@ -21,6 +21,7 @@ from prefect_langgraph.errors import (
     RunLostError,
     RunTimeoutError,
 )
+from prefect_langgraph.links import studio_link
 from prefect_langgraph.models import Answer, Model, Origin, RunHandle, RunStatus
 
 _REASONS, _ALIKE, _REASON_CHARACTERS = 3, 3, 120
@@ -121,6 +122,19 @@ class RunResult(Model):
     def key(self) -> str | None:
         """The caller's own name for what was run: the `key` of its `RunItem`."""
         return self.handle.item_key
+
+    @property
+    def trace_url(self) -> str | None:
+        """The page of the run's trace, where the block has a template for it; else None."""
+        return self.handle.trace_url
+
+    @property
+    def studio_url(self) -> str | None:
+        """The page of the run's thread in Studio, which is of use as long as the thread is there."""
+        handle = self.handle
+        if not handle.run_id:
+            return None
+        return handle.studio_url or studio_link(handle.url, handle.thread_id)
 
     @property
     def origin(self) -> Origin:
@@ -260,6 +274,7 @@ def _row_of(result: RunResult) -> dict[str, Any]:
         "total_tokens": result.usage.total_tokens if result.usage is not None else None,
         "run_id": result.handle.run_id or None,
         "thread_id": result.handle.thread_id or None,
+        **({"trace_url": result.trace_url} if result.trace_url else {}),
     }
     named = {f"run_{name}" if name in output else name: value for name, value in about.items()}
     return {**named, **{str(name): _plain(value) for name, value in output.items()}}
@@ -280,13 +295,14 @@ def error_of(result: RunResult) -> RunError | None:
     if not handle.run_id:
         return _error_of_none(result)
     where = f"Run {handle.run_id} of {handle.assistant_id} on thread {handle.thread_id}"
+    trace = f" Trace: {handle.trace_url}" if handle.trace_url else ""
     if status is RunStatus.ERROR:
         failure = result.error or RunFailure(error="Error")
         advice = "The graph raised this; a retry starts a fresh run."
         if failure.error == "UnknownInterruptError":
             advice = "The question was answered before, or never asked: see get_thread_state."
         return RunFailedError(
-            f"{where} failed: {failure}. {advice}",
+            f"{where} failed: {failure}. {advice}{trace}",
             handle=handle,
             status=status,
             values=values,
@@ -296,14 +312,14 @@ def error_of(result: RunResult) -> RunError | None:
     if status is RunStatus.TIMEOUT:
         return RunTimeoutError(
             f"{where} was stopped by the server's own job timeout. Split the work or raise the "
-            "server's limit; a retry starts a fresh run.",
+            f"server's limit; a retry starts a fresh run.{trace}",
             handle=handle,
             status=status,
             values=values,
         )
     if status is RunStatus.CANCELLED:
         return RunCancelledError(
-            f"{where} was cancelled. A retry starts a fresh run.",
+            f"{where} was cancelled. A retry starts a fresh run.{trace}",
             handle=handle,
             status=status,
             values=values,

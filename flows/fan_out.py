@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
-from urllib.parse import urlencode
 
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
@@ -275,14 +274,14 @@ class _Watch:
         self._context.logger.info("Fan-out of %d runs ended: %s", len(result), counts or "no runs")
         if plan.guard is not None and plan.guard.reached is not None:
             self._context.logger.warning("The budget was reached: %s", plan.guard.reached)
-        # Only these runs keep their threads, so only they have a page to link to.
+        # Only these runs keep their threads, so only they have a page in Studio.
         waiting = {item.handle.run_id for item in result if item.status is RunStatus.INTERRUPTED}
         markdown = fan_out_report(
             result,
             title=f"{len(result):,} runs of {plan.assistant}",
             samples=self.progress.samples,
             seconds=seconds,
-            links=lambda handle: _studio_link(handle) if handle.run_id in waiting else None,
+            links=lambda item: item.studio_url if item.handle.run_id in waiting else item.trace_url,
             budget=str(plan.guard) if plan.guard is not None else "",
             rerun_hint=self._rerun_hint(len(result) - len(result.failed)),
         )
@@ -300,14 +299,6 @@ class _Watch:
             "Retry this flow run: it adopts what succeeded and starts the rest afresh. Or give the "
             "flow an `output_path`; then every later run of it does so."
         )
-
-
-def _studio_link(handle: RunHandle) -> str | None:
-    """The page where a person can answer a run that waits for an answer."""
-    if not handle.run_id:
-        return None
-    asked = urlencode({"baseUrl": handle.url, "threadId": handle.thread_id})
-    return f"https://smith.langchain.com/studio/?{asked}"
 
 
 async def _suspend(

@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 from prefect_langgraph.approvals.questions import flat_fields, title_of
+from prefect_langgraph.links import studio_link
 from prefect_langgraph.models import Question
 from prefect_langgraph.texts import visible
 
@@ -43,6 +43,7 @@ def page_of(
     questions: Sequence[Question],
     *,
     url: str,
+    studio_url: str | None = None,
     reasons: Mapping[int, str] | None = None,
     hidden: bool = False,
 ) -> str:
@@ -51,17 +52,26 @@ def page_of(
     Args:
         questions: What is asked, in the order of the form.
         url: The deployment's address, for links to the threads.
+        studio_url: Template of a thread's page; None is LangSmith's.
         reasons: Why an earlier answer did not do, by place.
         hidden: True where arguments and texts were taken out.
     """
     parts = [
-        _section(number, question, url, (reasons or {}).get(number - 1), hidden)
+        _section(
+            number,
+            question,
+            studio_link(url, question.thread_id, studio_url),
+            (reasons or {}).get(number - 1),
+            hidden,
+        )
         for number, question in enumerate(questions, start=1)
     ]
     return "\n\n".join(parts)
 
 
-def _section(number: int, question: Question, url: str, reason: str | None, hidden: bool) -> str:
+def _section(
+    number: int, question: Question, thread_page: str, reason: str | None, hidden: bool
+) -> str:
     agent = title_of(question.assistant_id or "an agent")
     lines = [f"### {number}. `{agent}` asks: `{title_of(question.title)}`"]
     if reason:
@@ -82,7 +92,7 @@ def _section(number: int, question: Question, url: str, reason: str | None, hidd
         lines.append("\n".join(_meaning(name) for name in question.allowed))
     else:
         lines.append("- **approve**: the run goes on")
-    link = f"[The thread]({thread_link(url, question.thread_id)})"
+    link = f"[The thread]({thread_page})"
     lines.append(f"{link} `{question.thread_id}`, run `{question.run_id}`")
     return "\n\n".join(lines)
 
@@ -137,12 +147,6 @@ def _part(value: Any, characters: int) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
-
-
-def thread_link(url: str, thread_id: str) -> str:
-    """The page of a thread in LangGraph Studio."""
-    asked = urlencode({"baseUrl": url, "threadId": thread_id})
-    return f"https://smith.langchain.com/studio/?{asked}"
 
 
 def fenced(text: str) -> str:

@@ -56,6 +56,7 @@ class Form(Model):
         hidden: True when arguments, texts and choices were taken out.
         is_partial: True when an answer has to be held against more than is kept of its question.
         url: The deployment's address.
+        studio_url: Template of a thread's page in Studio; None is LangSmith's.
         credentials: The saved block by which another process reaches it, or None.
         assistant: The saved `LangGraphAssistant` block that leads there instead, or None.
     """
@@ -73,6 +74,7 @@ class Form(Model):
     hidden: bool = False
     is_partial: bool = False
     url: str
+    studio_url: str | None = None
     credentials: str | None = None
     assistant: str | None = None
 
@@ -94,7 +96,13 @@ class Form(Model):
     @property
     def page(self) -> str:
         """The markdown above the fields."""
-        return page_of(self.questions, url=self.url, reasons=self.reasons, hidden=self.hidden)
+        return page_of(
+            self.questions,
+            url=self.url,
+            studio_url=self.studio_url,
+            reasons=self.reasons,
+            hidden=self.hidden,
+        )
 
     @property
     def model(self) -> type[RunInput]:

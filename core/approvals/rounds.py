@@ -527,6 +527,7 @@ class Rounds:
             hidden=not self._policy.show_arguments,
             is_partial=is_partial,
             url=connection.url,
+            studio_url=connection.studio_url,
             credentials=connection.name,
             assistant=self._policy.assistant if connection.name is None else None,
         )

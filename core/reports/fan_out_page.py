@@ -14,11 +14,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from prefect_langgraph.logs import run_logger
-from prefect_langgraph.models import RunHandle, RunStatus
+from prefect_langgraph.models import RunStatus
 from prefect_langgraph.reports.timeline import OUTCOME_COLOURS, Sample, data_uri, duration, timeline_svg
 from prefect_langgraph.results import FanOutResult, RunResult
 
-Links = Callable[[RunHandle], str | None]
+Links = Callable[[RunResult], str | None]
 
 DEAREST_SHOWN = 10
 FAILURES_SHOWN = 10
@@ -88,7 +88,7 @@ def fan_out_report(
         _picture(result, samples, seconds),
         _outcomes(result),
         _latency(result),
-        _tokens(result, budget),
+        _tokens(result, budget, links),
         *_failures(result, links),
         f"## Run only these again\n\n{rerun_hint}" if result.failed and rerun_hint else "",
     ]
@@ -191,7 +191,7 @@ def percentiles(found: Sequence[float]) -> tuple[float, float, float]:
     return cuts[49], cuts[89], cuts[98]
 
 
-def _tokens(result: FanOutResult, budget: str) -> str:
+def _tokens(result: FanOutResult, budget: str, links: Links | None) -> str:
     reported = [
         (item.usage.total_tokens, index, item) for index, item in enumerate(result) if item.usage
     ]
@@ -203,7 +203,10 @@ def _tokens(result: FanOutResult, budget: str) -> str:
     half, _, most = percentiles(each)
     spread = [f"{value:,.0f}" for value in (half, most, each[-1])]
     dearest = sorted(reported, key=lambda one: -one[0])[:DEAREST_SHOWN]
-    named = ", ".join(f"input {index}{_named(item)}: {tokens:,}" for tokens, index, item in dearest)
+    named = ", ".join(
+        f"input {index}{_named(item)}: {tokens:,}{_link(item, links) if _page(item, links) else ''}"
+        for tokens, index, item in dearest
+    )
     said = f"Reported by the messages of {len(reported):,} runs, a lower bound of what was used."
     if total.unreported:
         said += f" {_runs(total.unreported)} said none."
@@ -234,8 +237,7 @@ def _failures(result: FanOutResult, links: Links | None) -> Iterable[str]:
         yield _listed("Why", lines, "The most frequent {} of {:,} reasons.", len(kinds))
         limit = SHORT_ERROR_CHARACTERS
     lines = [
-        f"- **Input {index}**{_named(item)}, {item.status}: {_why(item, limit)}"
-        f"{_link(item.handle, links)}"
+        f"- **Input {index}**{_named(item)}, {item.status}: {_why(item, limit)}{_link(item, links)}"
         for index, item in failed[:FAILURES_SHOWN]
     ]
     heading = "First runs that did not succeed" if len(failed) > 1 else "The run that did not succeed"
@@ -257,18 +259,25 @@ def _why(result: RunResult, limit: int = ERROR_CHARACTERS) -> str:
     return _MEANING[result.status]
 
 
-def _link(handle: RunHandle, links: Links | None) -> str:
+def _link(item: RunResult, links: Links | None) -> str:
     """The run's id in parentheses, which leads to its page if it has one."""
-    if not handle.run_id:
+    run_id = item.handle.run_id
+    if not run_id:
         return ""
     # One of Prefect's two pages shows backslashes in the text of a link, so only odd ids are escaped.
-    text = handle.run_id if re.fullmatch(r"[\w-]+", handle.run_id) else literal(handle.run_id)
-    parts = urlsplit((links(handle) if links is not None else None) or "")
+    text = run_id if re.fullmatch(r"[\w-]+", run_id) else literal(run_id)
+    address = _page(item, links)
+    return f" ({text})" if address is None else f" ([{text}]({address}))"
+
+
+def _page(item: RunResult, links: Links | None) -> str | None:
+    """The address of a run's page, as markdown takes it; None where it has none."""
+    parts = urlsplit((links(item) if links is not None else None) or "")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        return f" ({text})"
+        return None
     # A password in an address must not be shown, and what is left must not end the link.
     address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return f" ([{text}]({quote(address, safe=_IN_ADDRESS)}))"
+    return quote(address, safe=_IN_ADDRESS)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

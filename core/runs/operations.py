@@ -94,7 +94,7 @@ async def start(
         "adopted": "Adopted, from an earlier attempt,",
         "restarted": "Started afresh, after a failed attempt,",
     }[handle.origin]
-    context.logger.info("%s %s", how, handle)
+    context.logger.info("%s %s%s", how, handle, f": {handle.trace_url}" if handle.trace_url else "")
     return handle
 
 

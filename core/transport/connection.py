@@ -42,6 +42,8 @@ class Connection:
             Waits for a run go on until the caller's own deadline.
         header_policy: What the headers of a request that makes a run are held against, or None.
         tokens: Short-lived tokens, sent with every request; None sends none.
+        trace_url: Template of the page of a run's trace, or None.
+        studio_url: Template of a thread's page in Studio; None is LangSmith's.
         reread: Gives the connection as the saved block has it now, or None where that cannot be
             learned. None for a block that was not saved.
     """
@@ -55,6 +57,8 @@ class Connection:
     patience_seconds: float = 30.0
     header_policy: HeaderPolicy | None = None
     tokens: Tokens | None = field(default=None, repr=False, compare=False)
+    trace_url: str | None = None
+    studio_url: str | None = None
     reread: Callable[[], Awaitable[Connection | None]] | None = field(
         default=None, repr=False, compare=False
     )

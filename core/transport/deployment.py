@@ -29,6 +29,7 @@ from prefect_langgraph.errors import (
     NotFoundError,
     UnreachableError,
 )
+from prefect_langgraph.links import filled
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import Origin, RunHandle
 from prefect_langgraph.transport.answers import refuse_strange_answer
@@ -163,6 +164,13 @@ class Deployment:
         item_key: str | None = None,
     ) -> RunHandle:
         """The handle of a run on this deployment."""
+        connection = self.connection
+        of_run = {
+            "run_id": run_id,
+            "thread_id": thread_id,
+            "assistant_id": assistant_id,
+            "url": self.url,
+        }
         return RunHandle(
             run_id=run_id,
             thread_id=thread_id,
@@ -173,6 +181,8 @@ class Deployment:
             owns_thread=owns_thread,
             origin=origin,
             item_key=item_key,
+            trace_url=filled(connection.trace_url, of_run) if connection.trace_url else None,
+            studio_url=filled(connection.studio_url, of_run) if connection.studio_url else None,
         )
 
     def patience(self) -> Deadline:

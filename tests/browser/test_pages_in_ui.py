@@ -169,6 +169,8 @@ FORMS = {
         "Patience",
         "Header policy",
         "Token command",
+        "Trace URL",
+        "Studio URL",
     ),
     "langgraph-assistant": ("Credentials", "Assistant", "Config", "Context", "Metadata"),
 }
@@ -179,7 +181,7 @@ FORMS = {
 def test_form_of_a_block_asks_in_a_sensible_order(
     page: Page, typical: Shown, block: str, pages: str
 ) -> None:
-    text = show(page, typical, f"/blocks/catalog/{block}/create", pages, FORMS[block][-1], height=1700)
+    text = show(page, typical, f"/blocks/catalog/{block}/create", pages, FORMS[block][-1], height=2000)
     page.screenshot(OUTPUT / f"{block}-{pages}.png")
     lines = text.splitlines()
     labels = [line.removesuffix(" (Optional)") for line in lines[lines.index("Create") :]]

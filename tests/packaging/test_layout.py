@@ -21,7 +21,7 @@ MAY_IMPORT_ALL = {"core/__init__.py", "core/cli.py"}
 ORDER = [
     *("doctor", "approvals", "suspension", "crons", "cleanup", "many_runs", "streams", "runs"),
     *("ownership", "reports", "transport", "headers", "schedules", "testing"),
-    *("results", "arguments", "errors", "models", "canonical", "logs", "texts", "_version"),
+    *("results", "arguments", "errors", "models", "links", "canonical", "logs", "texts", "_version"),
 ]
 # Errors carry results, and results raise errors: the one arrow of types that goes up.
 TYPES_GO_UP = {("core/errors.py", "prefect_langgraph.results")}

@@ -26,9 +26,10 @@ from prefect_langgraph import (
     RunStatus,
     afan_out,
     fan_out,
+    start_run,
 )
 from prefect_langgraph.reports.events import FAN_OUT_ENDED, FAN_OUT_STARTED, RUN_ENDED
-from prefect_langgraph.testing import PrefectServer
+from prefect_langgraph.testing import LangGraphServer, PrefectServer
 from proxy import Proxy
 from support.leftovers import events_named
 from support.marked_runs import BATCH, CREATE_RUN, active, most_at_once, new_mark, threads_of
@@ -147,6 +148,21 @@ def test_inputs_that_prefect_would_refuse_are_refused_before_it_is_asked(
         asyncio.run(call())
     assert "hush" not in str(refused.value) + caplog.text
     assert flow_runs() == before
+
+
+def test_failed_runs_lead_to_their_traces(
+    langgraph_server: LangGraphServer, ids: Ids, prefect_server: PrefectServer, caplog: Any
+) -> None:
+    trace = "https://traces.example.com/r/{run_id}"
+    LangGraphCredentials(url=langgraph_server.url, trace_url=trace).save("traced", overwrite=True)
+    result = fan_out("worker", [{"fail": "no luck"}], credentials="traced", on_failure="collect")
+    page = trace.format(run_id=result[0].handle.run_id)
+    assert (result[0].trace_url, result.to_rows()[0]["trace_url"]) == (page, page)
+    assert str(result[0].as_error()).endswith(f"Trace: {page}")
+    shown = [row["data"] for row in filtered(prefect_server, "artifacts", ids.last) if row["key"]]
+    assert any(f"]({page})" in str(data) for data in shown)
+    handle = start_run("worker", {}, credentials="traced")
+    assert trace.format(run_id=handle.run_id) in caplog.text
 
 
 # -- results -----------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ FORMS: dict[type[Block], list[str]] = {
         "Patience",
         "Header policy",
         "Token command",
+        "Trace URL",
+        "Studio URL",
     ],
     LangGraphAssistant: ["Credentials", "Assistant", "Config", "Context", "Metadata"],
 }

@@ -68,7 +68,7 @@ def report(
         title="Runs of answer",
         samples=samples,
         seconds=2.0,
-        links=None if link is None else lambda handle: f"{link}{handle.run_id}",
+        links=None if link is None else lambda item: f"{link}{item.handle.run_id}",
         rerun_hint=HINT,
     )
 
@@ -155,6 +155,13 @@ def test_tokens_are_added_up_where_messages_carry_them() -> None:
     assert row(shown) == ["2,000", "400", "2,400", "1,200", "1,200", "1,200"]
     assert "The dearest: input 0: 1,200, input 1: 1,200." in shown
     assert "Tokens" not in report([ended()])
+
+
+def test_dearest_runs_lead_to_their_pages_where_they_have_one() -> None:
+    usage = Usage(total_tokens=7)
+    results = [ended(number, usage=usage) for number in range(2)]
+    shown = section(report(results, link="https://example.com/"), "Tokens")
+    assert "input 1: 7 ([run-1](https://example.com/run-1))." in shown
 
 
 def test_first_failures_are_listed_with_input_error_and_link() -> None:

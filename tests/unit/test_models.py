@@ -99,6 +99,8 @@ def test_handle_is_small_and_has_no_field_for_a_secret() -> None:
         "owns_thread",
         "origin",
         "item_key",
+        "trace_url",
+        "studio_url",
     }
     assert len(HANDLE.model_dump_json()) < 400
 
