@@ -17,8 +17,8 @@ RUNTIME := .venv-postgres-runtime
 ON_POSTGRES := $(addprefix tests/server/test_,$(addsuffix .py,outcomes joins fan_out same_key shared_threads \
   streams finalizer sweep start_runs nothing_done usage)) $(addprefix tests/faults/test_,$(addsuffix .py, \
   approvals killed_process lost_responses identical_calls))
-# Test files at a time. Each of these processes starts servers of its own.
-JOBS ?= 6
+# Test files at a time. Each of these processes starts servers of its own, which costs a minute of CPU.
+JOBS ?= 4
 IN_VENV := $(abspath $(VENV))/bin
 # Git keeps no empty folders, and ruff refuses what is not there.
 SOURCES := $(wildcard core blocks tasks flows tests examples benchmarks)

@@ -252,15 +252,17 @@ class Lookup:
         except NotFoundError:
             return None  # deleted since, with its thread
         except DeploymentError as error:
-            # A state that JSON cannot express is a 500 for ever, one that its graph refuses is a 400.
-            is_fault = error.status_code == 500
-            if not is_fault and not isinstance(error, InvalidRequestError):
-                raise
+            # A state that JSON cannot express is a 500 for ever, one that its graph refuses is a 400,
+            # and a gateway may keep histories alone from being read.
+            is_final = isinstance(error, InvalidRequestError)
             if is_newest:
                 thread = await self._deployment.thread(handle.thread_id, deadline, once=True)
+                if thread is None:
+                    return None  # deleted since
             has_failed = thread is not None and thread["status"] == run["status"] == "error"
             is_stale = thread is not None and thread["status"] == "busy"
-            if is_fault and not has_failed and (is_stale or not history_fails):
+            is_told = is_final or (has_failed and error.status_code == 500)
+            if not is_told and (is_stale or not history_fails):
                 raise
             if not is_newest and status is RunStatus.SUCCESS:
                 raise  # what it left cannot be told from what came after

@@ -43,6 +43,9 @@ _CANCEL_AGAIN_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 """How long the server has to tell how a run stands after a deadline passed."""
 
+RELEASE_SECONDS = 2.0
+"""How long a result that is in hand waits for its clean-up where the caller's time is over."""
+
 _REMEMBERED_JOIN = 100  # results of a larger join are not kept for a second join
 
 
@@ -393,7 +396,7 @@ async def release(
     if deadline is None or deadline.end is None:
         await pruning
     else:
-        await deployment.clean_up(pruning, more_seconds=deadline.remaining() or 0.0)
+        await deployment.clean_up(pruning, seconds=max(deadline.remaining() or 0.0, RELEASE_SECONDS))
 
 
 async def _prune(context: Context, ids: Sequence[str]) -> None:

@@ -377,7 +377,13 @@ class Deployment:
         except NotFoundError:
             return None
 
-    async def clean_up(self, work: Coroutine[Any, Any, T], *, more_seconds: float = 0.0) -> T | None:
+    async def clean_up(
+        self,
+        work: Coroutine[Any, Any, T],
+        *,
+        more_seconds: float = 0.0,
+        seconds: float | None = None,
+    ) -> T | None:
         """Wait for what is done for a caller whose deadline has passed; None when that takes too long.
 
         Then it goes on by itself: it must end some time and say in the log what went wrong.
@@ -385,14 +391,15 @@ class Deployment:
         Args:
             work: What is done.
             more_seconds: Beyond what one run takes.
+            seconds: No longer than this, whatever the work takes; None goes by what one run takes.
         """
         task = asyncio.get_running_loop().create_task(work)
         self._cleaning_up.add(task)
         self.used_by(task)
         task.add_done_callback(self._cleaned_up)
         answers = time.monotonic() - self._heard < _LATELY_SECONDS
-        seconds = _CLEAN_UP_SECONDS + more_seconds if answers else _SILENT_CLEAN_UP_SECONDS
-        await asyncio.wait([task], timeout=seconds)
+        usual = _CLEAN_UP_SECONDS + more_seconds if answers else _SILENT_CLEAN_UP_SECONDS
+        await asyncio.wait([task], timeout=usual if seconds is None else seconds)
         return task.result() if task.done() else None
 
     def _cleaned_up(self, task: asyncio.Task[Any]) -> None:

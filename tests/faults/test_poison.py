@@ -31,7 +31,7 @@ from prefect_langgraph import (
     arun_stateless,
     astart_run,
 )
-from proxy import Answer, Fault, Request, unhandled_500
+from proxy import Answer, CutBody, Fault, Request, gateway_page, unhandled_500
 
 HEALTHY = 10
 WORK_SECONDS = 1.0
@@ -203,6 +203,36 @@ def test_run_that_had_ended_at_the_deadline_is_told_though_its_history_fails(tal
         )
 
     assert asyncio.run(calls())["result"] == "done"
+
+
+HISTORIES: dict[str, Fault] = {
+    "429": Answer(429, retry_after=0.1),
+    "502 of a gateway": gateway_page(502),
+    "404 of a gateway": gateway_page(404),
+    "200 of a gateway": gateway_page(200),
+    "an object": Answer(200, {}),
+    "an empty list": Answer(200, []),
+    "half an answer": CutBody(),
+}
+
+
+@pytest.mark.parametrize("fault", HISTORIES)
+def test_run_whose_history_alone_cannot_be_read_is_told_from_what_else_can(
+    tally: Tally, fault: str
+) -> None:
+    credentials = credentials_of(tally.proxy.url)
+    tally.proxy.on("POST", HISTORY, HISTORIES[fault], times=None)
+
+    async def calls() -> Any:
+        values = await arun_stateless("counted", {"tag": "whole"}, credentials=credentials)
+        handle = await astart_run("raises", {"given": SECRET}, credentials=credentials)
+        with pytest.raises(RunFailedError) as failed:
+            await ajoin_run(handle, credentials=credentials)
+        return values, failed.value.error
+
+    values, error = asyncio.run(calls())
+    assert (values["result"], error) == ("whole", "ValueError")
+    assert tally.made == 2
 
 
 # Requests and answers
