@@ -220,6 +220,15 @@ class HeaderPolicy(Model):
         """
         return is_name(name) and self._obstacle(name.lower()) is None
 
+    def denies(self, name: str) -> bool:
+        """True when a header of this name, in any casing, must not be sent.
+
+        Example:
+            >>> HeaderPolicy(deny=("baggage",)).denies("Baggage")
+            True
+        """
+        return bool(first_match(self.deny, name.lower()))
+
     def visible(self, headers: Mapping[str, HeaderValue] | None) -> dict[str, str]:
         """Return the headers that the graph sees, under the names that it sees.
 

@@ -474,12 +474,12 @@ class BatchStarter:
 
     async def _send(self, items: Sequence[Item]) -> None:
         payloads: list[Any] = [self._payload(item) for item in items]
-        headers = items[0].request.headers
+        headers = self._deployment.connection.headers_of_run(items[0].request.headers)
         runs = self._deployment.client.runs
         abandoned = asyncio.Event()
         sending = asyncio.create_task(
             self._deployment.send(
-                lambda: runs.create_batch(payloads, headers=dict(headers) if headers else None),
+                lambda: runs.create_batch(payloads, headers=headers),
                 doing=self._doing(items),
                 deadline=self._deadline,
                 hidden=[item.request.hidden for item in items],

@@ -373,6 +373,7 @@ class Starter:
         if not dedicated:
             # It may be the thread of an earlier run's own, whose question this one answers.
             self._deployment.part(Poller).note_shared(thread_id)
+        headers = self._deployment.connection.headers_of_run(request.headers)
         abandoned = asyncio.Event()
         sending = asyncio.create_task(
             self._deployment.send(
@@ -380,7 +381,7 @@ class Starter:
                     thread_id,
                     request.assistant_id,
                     metadata=metadata,
-                    headers=dict(request.headers) if request.headers else None,
+                    headers=headers,
                     **options,
                 ),
                 doing=f"{self._doing} on thread {thread_id}",

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import httpx
 from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
+from opentelemetry import propagate
 
 from prefect_langgraph.headers import HeaderPolicy, merge_headers
 from prefect_langgraph.headers.tokens import TokenAuth, Tokens
@@ -155,6 +156,23 @@ class Connection:
         for violation in self.header_policy.check(merge_headers(dict(self.headers), headers)):
             run_logger().warning("Header policy: %s", violation)
 
+    def headers_of_run(self, headers: Mapping[str, str] | None) -> dict[str, str] | None:
+        """The headers of a request that makes a run: the call's, and those of the trace it is part of.
+
+        With an OpenTelemetry span in the process these are its `traceparent` and baggage, so that the
+        run belongs to the same trace. The call's own come first, and what the policy denies stays here.
+        """
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        given = {name.lower() for name in (*(headers or ()), *(name for name, _ in self.headers))}
+        policy = self.header_policy
+        going_on = {
+            name: value
+            for name, value in carrier.items()
+            if name.lower() not in given and (policy is None or not policy.denies(name))
+        }
+        return {**(headers or {}), **going_on} or None
+
     def fingerprint(self) -> str:
         """Equal for connections that can share a deployment; tells nothing of the secrets.
 
@@ -168,6 +186,8 @@ class Connection:
             self.timeout_seconds,
             self.patience_seconds,
             self.header_policy,
+            self.trace_url,
+            self.studio_url,
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 

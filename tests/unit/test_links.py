@@ -77,3 +77,11 @@ def test_template_that_is_no_page_of_a_run_is_refused(template: str, said: str) 
     with pytest.raises(ValueError, match=said) as refused:
         LangGraphCredentials(url="http://localhost:2024", trace_url=template)
     assert "hush" not in str(refused.value)
+
+
+def test_blocks_with_different_pages_share_no_deployment() -> None:
+    plain, traced, drawn = (
+        LangGraphCredentials(url="http://localhost:2024", **fields).connection().fingerprint()
+        for fields in ({}, {"trace_url": TRACE}, {"studio_url": STUDIO})
+    )
+    assert len({plain, traced, drawn}) == 3
