@@ -83,7 +83,7 @@ def report_of_many() -> str:
         title=f"{MANY:,} runs of answer",
         samples=progress.samples,
         seconds=now[0],
-        links=lambda handle: f"https://example.com/runs/{handle.run_id}",
+        links=lambda item: f"https://example.com/runs/{item.handle.run_id}",
         rerun_hint="Run the flow again with the same `output_path`.",
     )
 
