@@ -91,6 +91,7 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
 
     Raises:
         Abort: The flow run was cancelled: Prefect's signal that its process ends, and its state stays.
+        CancelledRun: The same, of a subflow run.
         LangGraphError: Prefect does not let the flow run pause.
     """
     flow_run_id = UUID(owner.flow_run_id)
@@ -115,6 +116,8 @@ async def pause_for(form: Form, owner: Owner, deployment: Deployment, logger: Lo
                     looked = time.monotonic()
                     if await is_over(form, deployment):
                         await client.resume_flow_run(flow_run_id, form.without_person(ELSEWHERE))
+            except CancelledRun:
+                raise  # an error of Prefect's too, but not of its server
             except (httpx.HTTPError, PrefectException, LangGraphError) as error:
                 logger.info("Could not look whether the form was answered (%s)", type(error).__name__)
 

@@ -21,7 +21,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
+from prefect.exceptions import CancelledRun, PrefectException
 
 from prefect_langgraph.approvals import asking, present, storage
 from prefect_langgraph.approvals.form import QUESTIONS_SHOWN, shown
@@ -480,6 +480,8 @@ class Rounds:
             if self._obstacle is not None:
                 self._logger.info("Asking in the process, without suspending: %s", self._obstacle)
             await asking.pause_for(form, self._owner, context.deployment, self._logger)
+        except CancelledRun:
+            raise
         except (httpx.HTTPError, PrefectException) as error:
             self._logger.warning(
                 "Prefect could not be asked to show a form (%s); trying again", type(error).__name__

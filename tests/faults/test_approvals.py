@@ -775,6 +775,22 @@ def test_in_a_subflow_the_process_waits_for_the_form(start: Start, tally: Tally)
     tally.nothing_left()
 
 
+def test_subflow_that_is_cancelled_while_it_asks_ends_and_so_does_its_parent(
+    start: Start, tally: Tally
+) -> None:
+    run = start(flows.asks_in_subflow, graph="case", inputs=[case("a")])
+    with run.executes() as running:
+        running.wait_for_log("The flow run is paused for a form")
+        child = until(lambda: paused_child(run))
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(child.id, Cancelled(), force=True)
+        kind, said = running.outcome()
+    assert kind == "error", said
+    assert "Could not look whether the form was answered" not in running.log()
+    assert child.row.state_name in ("Cancelled", "Failed")  # Prefect itself makes the latter of it
+    assert tally.made == 1
+
+
 def test_without_a_finalizer_nothing_is_left_and_a_second_call_gets_the_same(
     start: Start, tally: Tally
 ) -> None:
