@@ -103,7 +103,7 @@ from prefect_langgraph import LangGraphCredentials, run_stateless
 @flow
 def ask(question: str):
     credentials = LangGraphCredentials.load("BLOCK_NAME")
-    return run_stateless("answer", {"question": question}, credentials=credentials).values
+    return run_stateless("answer", {"question": question}, credentials=credentials)
 ```"""
 
     # What pydantic refuses may be a secret in the wrong field.
