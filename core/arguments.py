@@ -10,17 +10,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect_langgraph.canonical import is_too_deep, plain
-from prefect_langgraph.errors import (
-    InvalidRequestError,
-)
+from prefect_langgraph.errors import InvalidRequestError
+from prefect_langgraph.texts import cut
 
 LONGEST = timedelta(days=3653)
 """The longest time that is accepted: a longer one is a mistake, or means "for ever"."""
 
-
-_SHOWN_CHARACTERS = 100
-
 ONE_PER_RUN = "inputs: give a list with one input, or one RunItem, per run."
+"""What is said of inputs that are no list."""
+
+_SHOWN_CHARACTERS = 101
 
 
 def _shown(value: object) -> str:
@@ -29,7 +28,7 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # a whole number of more than 4,300 digits
         return f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return cut(text, _SHOWN_CHARACTERS)
 
 
 def check_positive(name: str, value: float | None) -> None:

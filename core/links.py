@@ -7,7 +7,6 @@ leads anywhere else.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from string import Formatter
 from urllib.parse import quote, urlsplit
 
@@ -54,12 +53,7 @@ def check_template(template: str, needed: str) -> str:
     return template
 
 
-def filled(template: str, values: Mapping[str, str]) -> str:
+def filled(template: str, *, run_id: str, thread_id: str, assistant_id: str, url: str) -> str:
     """A template's address for a run."""
-    return template.format_map({name: quote(values[name], safe="") for name in FIELDS})
-
-
-def studio_link(url: str, thread_id: str, template: str | None = None) -> str:
-    """The page of a thread in LangGraph Studio, by the block's template where it has one."""
-    values = {"run_id": "", "assistant_id": "", "url": url, "thread_id": thread_id}
-    return filled(template or STUDIO, values)
+    values = {"run_id": run_id, "thread_id": thread_id, "assistant_id": assistant_id, "url": url}
+    return template.format_map({name: quote(value, safe="") for name, value in values.items()})

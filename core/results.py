@@ -21,8 +21,9 @@ from prefect_langgraph.errors import (
     RunLostError,
     RunTimeoutError,
 )
-from prefect_langgraph.links import studio_link
+from prefect_langgraph.links import STUDIO, filled
 from prefect_langgraph.models import Answer, Model, Origin, RunHandle, RunStatus
+from prefect_langgraph.texts import cut
 
 _REASONS, _ALIKE, _REASON_CHARACTERS = 3, 3, 120
 
@@ -134,7 +135,13 @@ class RunResult(Model):
         handle = self.handle
         if not handle.run_id:
             return None
-        return handle.studio_url or studio_link(handle.url, handle.thread_id)
+        return handle.studio_url or filled(
+            STUDIO,
+            run_id=handle.run_id,
+            thread_id=handle.thread_id,
+            assistant_id=handle.assistant_id,
+            url=handle.url,
+        )
 
     @property
     def origin(self) -> Origin:
@@ -237,8 +244,8 @@ class FanOutResult(Model, Sequence[RunResult]):
 
         A graph's output that is an object gives a column for each of its values, named as they are; any
         other output is the column `values`. What is no plain value is JSON text. The other columns are
-        `key`, `status`, `error`, `seconds`, `total_tokens`, `run_id` and `thread_id`, with `run_` in
-        front where the output has a value of that name.
+        `key`, `status`, `error`, `seconds`, `total_tokens`, `run_id`, `thread_id` and, where any run
+        has one, `trace_url`, with `run_` in front where the output has a value of that name.
 
         Example:
             >>> from prefect_langgraph import RunItem, join_runs, start_runs
@@ -247,7 +254,8 @@ class FanOutResult(Model, Sequence[RunResult]):
             >>> row["key"], row["status"], row["answer"]
             ('row-1', 'success', 'You asked: What is 6 x 7?')
         """
-        return [_row_of(result) for result in self.results]
+        traced = any(result.trace_url for result in self.results)
+        return [_row_of(result, traced=traced) for result in self.results]
 
     def raise_for_failures(self) -> FanOutResult:
         """Return self, or raise one `FanOutError` that holds every result."""
@@ -263,7 +271,7 @@ class FanOutResult(Model, Sequence[RunResult]):
         return self
 
 
-def _row_of(result: RunResult) -> dict[str, Any]:
+def _row_of(result: RunResult, *, traced: bool) -> dict[str, Any]:
     values = result.values
     output = values if isinstance(values, Mapping) else {} if values is None else {"values": values}
     about = {
@@ -274,8 +282,9 @@ def _row_of(result: RunResult) -> dict[str, Any]:
         "total_tokens": result.usage.total_tokens if result.usage is not None else None,
         "run_id": result.handle.run_id or None,
         "thread_id": result.handle.thread_id or None,
-        **({"trace_url": result.trace_url} if result.trace_url else {}),
     }
+    if traced:
+        about["trace_url"] = result.trace_url
     named = {f"run_{name}" if name in output else name: value for name, value in about.items()}
     return {**named, **{str(name): _plain(value) for name, value in output.items()}}
 
@@ -414,5 +423,4 @@ def _reasons(results: Iterable[RunResult]) -> str:
 
 def _short(text: str) -> str:
     """A text on one line of bounded length."""
-    line = " ".join(text.split())
-    return line if len(line) <= _REASON_CHARACTERS else line[: _REASON_CHARACTERS - 1] + "…"
+    return cut(" ".join(text.split()), _REASON_CHARACTERS)

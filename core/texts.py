@@ -15,3 +15,8 @@ _UNSEEN = re.compile(
 def visible(text: str) -> str:
     """What others wrote, so that nothing in it moves the cursor, hides or turns what is beside it."""
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def cut(text: str, characters: int) -> str:
+    """The beginning of a long text, with a sign that there is more."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"

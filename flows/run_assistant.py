@@ -21,6 +21,7 @@ from prefect_langgraph.reports.artifacts import publish_table, table_key
 from prefect_langgraph.runs import operations
 from prefect_langgraph.runs.call import context_of
 from prefect_langgraph.suspension.wait import Group, Wait
+from prefect_langgraph.texts import cut
 from prefect_langgraph.transport.connection import Connection
 from prefect_langgraph.transport.deadline import Deadline
 from prefect_langgraph.transport.loop import io_loop
@@ -106,7 +107,7 @@ def table_rows(values: Any) -> list[dict[str, str]]:
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+    return cut(text, SHOWN_CHARACTERS)
 
 
 @finalized([], "assistant", connect=_connection)

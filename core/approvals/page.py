@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect_langgraph.approvals.questions import flat_fields, title_of
-from prefect_langgraph.links import studio_link
+from prefect_langgraph.links import STUDIO, filled
 from prefect_langgraph.models import Question
-from prefect_langgraph.texts import visible
+from prefect_langgraph.texts import cut, visible
 
 SHOWN_CHARACTERS = 4000
 """How much of what an agent says, and of arguments, is shown."""
@@ -60,7 +60,13 @@ def page_of(
         _section(
             number,
             question,
-            studio_link(url, question.thread_id, studio_url),
+            filled(
+                studio_url or STUDIO,
+                run_id=question.run_id,
+                thread_id=question.thread_id,
+                assistant_id=question.assistant_id or "",
+                url=url,
+            ),
             (reasons or {}).get(number - 1),
             hidden,
         )
@@ -152,7 +158,7 @@ def _json(value: Any) -> str:
 def fenced(text: str) -> str:
     """A text in a code fence that nothing in it can end, cut where it is long."""
     text = visible(text)
-    shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+    shown = cut(text, SHOWN_CHARACTERS)
     if len(text) > SHOWN_CHARACTERS:
         shown += f"\n{MORE}"
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)

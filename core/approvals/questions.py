@@ -18,7 +18,7 @@ from referencing import Registry
 from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import AnswerKind, Question
 from prefect_langgraph.results import RunResult
-from prefect_langgraph.texts import visible
+from prefect_langgraph.texts import cut, visible
 
 DECISIONS = ("approve", "edit", "reject", "respond")
 
@@ -282,7 +282,7 @@ def flat_fields(schema: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] |
 def title_of(text: str) -> str:
     """A title on one line, of bounded length, of whatever an agent says."""
     line = visible(" ".join(text.replace("`", "'").split())) or "A question"
-    return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
+    return cut(line, TITLE_CHARACTERS)
 
 
 def _are_calls(requests: Any) -> bool:

@@ -164,13 +164,18 @@ class Deployment:
         item_key: str | None = None,
     ) -> RunHandle:
         """The handle of a run on this deployment."""
-        connection = self.connection
-        of_run = {
-            "run_id": run_id,
-            "thread_id": thread_id,
-            "assistant_id": assistant_id,
-            "url": self.url,
-        }
+
+        def page(template: str | None) -> str | None:
+            if template is None:
+                return None
+            return filled(
+                template,
+                run_id=run_id,
+                thread_id=thread_id,
+                assistant_id=assistant_id,
+                url=self.url,
+            )
+
         return RunHandle(
             run_id=run_id,
             thread_id=thread_id,
@@ -181,8 +186,8 @@ class Deployment:
             owns_thread=owns_thread,
             origin=origin,
             item_key=item_key,
-            trace_url=filled(connection.trace_url, of_run) if connection.trace_url else None,
-            studio_url=filled(connection.studio_url, of_run) if connection.studio_url else None,
+            trace_url=page(self.connection.trace_url),
+            studio_url=page(self.connection.studio_url),
         )
 
     def patience(self) -> Deadline:
