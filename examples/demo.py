@@ -248,6 +248,7 @@ def fan_out() -> None:
             )
             answered = run_on_thread(result.handle.thread_id, "worker", command={"resume": "yes"})
             console.print(f"          answered 'yes', and it ended with {answered['result']!r}")
+    console.print()
 
 
 def budget() -> None:
