@@ -169,7 +169,6 @@ def ask(question: str):
         "without a shell. No secret in it.",
         json_schema_extra={"position": 7},
     )
-
     trace_url: str | None = Field(
         default=None,
         title="Trace URL",
@@ -439,8 +438,9 @@ async def resolve(credentials: Credentials) -> Connection:
             f"credentials is a {type(credentials).__name__}: give a LangGraphCredentials block, the "
             "name of a saved one, or None for the one named 'default'."
         )
-    check_text("credentials", credentials or DEFAULT_BLOCK)
-    return _rereadable(await _saved(credentials or DEFAULT_BLOCK))
+    name = credentials or DEFAULT_BLOCK
+    check_text("credentials", name)
+    return _rereadable(await _saved(name))
 
 
 def _remember_unsaved(block: LangGraphCredentials) -> None:

@@ -65,7 +65,6 @@ def _check(flow: SizedFlow[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
         raise InvalidRequestError(ONE_PER_RUN)
     check_depth(given)
     parameters = flow.serialize_parameters(given)
-    check_text("The parameters", json.dumps(parameters, ensure_ascii=False))
     limit = get_current_settings().server.api.max_parameter_size
     # As Prefect's server measures them.
     size = len(json.dumps(parameters, separators=(",", ":")))
@@ -74,3 +73,4 @@ def _check(flow: SizedFlow[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
             f"The parameters are {size / 1024:,.0f} KB as JSON, and Prefect stores at most "
             f"{limit / 1024:,.0f} KB with a flow run. {flow.advice}"
         )
+    check_text("The parameters", json.dumps(parameters, ensure_ascii=False))

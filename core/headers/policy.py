@@ -264,7 +264,7 @@ class HeaderPolicy(Model):
             if low in self.server_only:
                 continue
             # The server reads baggage beside a trace, whatever the patterns say.
-            if low == "baggage" and TRACE in sent and not first_match(self.deny, low):
+            if low == "baggage" and TRACE in sent and not self.denies(low):
                 continue
             if denied := first_match(self.deny, low):
                 reason = f"`{name}` must not be sent: it matches {denied!r} of the deny list"

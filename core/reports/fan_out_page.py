@@ -204,7 +204,7 @@ def _tokens(result: FanOutResult, budget: str, links: Links | None) -> str:
     spread = [f"{value:,.0f}" for value in (half, most, each[-1])]
     dearest = sorted(reported, key=lambda one: -one[0])[:DEAREST_SHOWN]
     named = ", ".join(
-        f"input {index}{_named(item)}: {tokens:,}{_link(item, links) if _page(item, links) else ''}"
+        f"input {index}{_named(item)}: {tokens:,}{_link(item, links, needs_page=True)}"
         for tokens, index, item in dearest
     )
     said = f"Reported by the messages of {len(reported):,} runs, a lower bound of what was used."
@@ -259,15 +259,17 @@ def _why(result: RunResult, limit: int = ERROR_CHARACTERS) -> str:
     return _MEANING[result.status]
 
 
-def _link(item: RunResult, links: Links | None) -> str:
-    """The run's id in parentheses, which leads to its page if it has one."""
+def _link(item: RunResult, links: Links | None, *, needs_page: bool = False) -> str:
+    """The run's id in parentheses, which leads to its page; nothing if it needs one and has none."""
     run_id = item.handle.run_id
     if not run_id:
         return ""
     # One of Prefect's two pages shows backslashes in the text of a link, so only odd ids are escaped.
     text = run_id if re.fullmatch(r"[\w-]+", run_id) else literal(run_id)
     address = _page(item, links)
-    return f" ({text})" if address is None else f" ([{text}]({address}))"
+    if address is None:
+        return "" if needs_page else f" ({text})"
+    return f" ([{text}]({address}))"
 
 
 def _page(item: RunResult, links: Links | None) -> str | None:

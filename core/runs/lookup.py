@@ -186,6 +186,15 @@ class Lookup:
             self._run_fields = None
         return [run for run in found if _is_text(run, "run_id", "status")]
 
+    async def newest_runs_told(
+        self, thread_id: str, deadline: Deadline, *, once: bool = False
+    ) -> list[Row]:
+        """The same; empty also when the server refuses the question: a run's own row decides then."""
+        try:
+            return await self.newest_runs(thread_id, deadline, once=once)
+        except InvalidRequestError:
+            return []
+
     async def run(self, handle: RunHandle, deadline: Deadline, *, once: bool = False) -> Row | None:
         """A run's row, or None when the server says that there is none."""
         runs = self._deployment.client.runs
@@ -255,17 +264,18 @@ class Lookup:
             # A state that JSON cannot express is a 500 for ever, one that its graph refuses is a 400,
             # and a gateway may keep histories alone from being read.
             is_final = isinstance(error, InvalidRequestError)
+            is_fault = run["status"] == "error" and error.status_code == 500
+            if not (is_final or is_fault or history_fails):
+                raise
             if is_newest:
                 thread = await self._deployment.thread(handle.thread_id, deadline, once=True)
                 if thread is None:
                     return None  # deleted since
-            has_failed = thread is not None and thread["status"] == run["status"] == "error"
-            is_stale = thread is not None and thread["status"] == "busy"
-            is_told = is_final or (has_failed and error.status_code == 500)
-            if not is_told and (is_stale or not history_fails):
-                raise
-            if not is_newest and status is RunStatus.SUCCESS:
+            elif status is RunStatus.SUCCESS:
                 raise  # what it left cannot be told from what came after
+            stands = thread["status"] if thread is not None else None
+            if not is_final and (stands == "busy" or not (history_fails or stands == "error")):
+                raise
             state = outcomes.state_of(thread) if thread is not None else None
         if thread is None and run["status"] == "error" and is_newest:
             thread = await self._deployment.thread(handle.thread_id, deadline, once=True)

@@ -33,12 +33,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from prefect_langgraph.errors import (
-    DeploymentError,
-    InvalidRequestError,
-    RateLimitedError,
-    UnreachableError,
-)
+from prefect_langgraph.errors import DeploymentError, RateLimitedError, UnreachableError
 from prefect_langgraph.logs import run_logger
 from prefect_langgraph.models import RunHandle, RunStatus
 from prefect_langgraph.results import RunResult
@@ -627,12 +622,10 @@ class Poller:
         newest: list[Row] = []
 
         async def ask_for_list(_: Sequence[_Wait]) -> None:
-            with contextlib.suppress(InvalidRequestError):  # then the run's own row decides
-                newest.extend(
-                    await self._lookup.newest_runs(
-                        waits[0].thread_id, self._bound(waits, limit), once=True
-                    )
-                )
+            found = await self._lookup.newest_runs_told(
+                waits[0].thread_id, self._bound(waits, limit), once=True
+            )
+            newest.extend(found)
 
         async def ask_for_run(one: Sequence[_Wait]) -> None:
             await self._ask_for_outcome(one[0], newest, self._bound(one, limit))

@@ -8,13 +8,11 @@ thread or without, will not end any more: it counts as ended, and the join says 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from prefect_langgraph.errors import InvalidRequestError
 from prefect_langgraph.models import RunHandle
 from prefect_langgraph.ownership.pruning import ReleasedResults
 from prefect_langgraph.runs import outcomes
@@ -81,10 +79,8 @@ async def _unfinished_alone(
         by_thread[handle.thread_id].append(handle)
 
     async def on_thread(group: list[RunHandle]) -> list[tuple[str, str]]:
-        statuses: dict[str, str] = {}
-        with contextlib.suppress(InvalidRequestError):  # then each run's own row decides
-            newest = await deployment.part(Lookup).newest_runs(group[0].thread_id, Deadline())
-            statuses = {run["run_id"]: run["status"] for run in newest}
+        newest = await deployment.part(Lookup).newest_runs_told(group[0].thread_id, Deadline())
+        statuses = {run["run_id"]: run["status"] for run in newest}
         left: list[tuple[str, str]] = []
         for handle in group:
             status = statuses.get(handle.run_id) or await _status_of(deployment, handle)
