@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from faults.tally import Tally
+from faults.tally import PRUNE, Tally
 from faults.test_lost_responses import Call, many, name_of, on_thread, run_in_flow
 from prefect_langgraph import (
     InvalidRequestError,
@@ -22,7 +22,8 @@ from prefect_langgraph import (
     start_runs,
 )
 from prefect_langgraph.testing import LangGraphServer
-from proxy import Answer, CutBody, Exchange, Fault, LoseRequest, unhandled_500
+from proxy import Answer, CutBody, Exchange, Fault, Hold, LoseRequest, unhandled_500
+from support.waiting import until
 
 IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
@@ -108,6 +109,18 @@ def test_server_that_restarts_executes_the_run_again_and_the_wait_goes_on(
     assert len(set(tally.execution_ids)) == 1
     assert tally.executed["a"] == 2
     tally.nothing_left()
+
+
+def test_result_in_hand_does_not_wait_for_its_clean_up_which_goes_on(tally: Tally) -> None:
+    credentials = LangGraphCredentials(url=tally.proxy.url)
+    hold = Hold()
+    tally.proxy.on("POST", PRUNE, hold)
+    values = run_stateless("counted", {"tag": "whole"}, credentials=credentials, max_wait_seconds=8)
+    assert values["result"] == "whole"
+    assert hold.reached.is_set()
+    assert tally.remaining()
+    hold.release()
+    until(lambda: not tally.remaining())
 
 
 @pytest.mark.parametrize("kind", ["one", "many"])
